@@ -1,0 +1,1 @@
+"""Keep neural networks able to learn."""

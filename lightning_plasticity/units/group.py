@@ -1,0 +1,93 @@
+"""The interchangeable units of one place in the network, and the place where their activation is read.
+
+Letters: ``U`` units, ``K`` features per unit where they are read, ``F`` features of the tapped tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lightning_plasticity.units.slot import Slot
+
+
+@dataclass(frozen=True, eq=False)
+class Tap:
+    """Where the activation of the units can be observed: an input or an output of a module.
+
+    Args:
+        module: Module whose input or output carries the activation; usually the first layer that reads the units.
+        path: Dotted name of ``module`` in the model.
+        where: Whether the tensor is an ``"input"`` or an ``"output"`` of ``module``.
+        key: Its position among the positional inputs (or in an output tuple), or its keyword.
+        dim: The feature dimension, counted from the end (negative), so that a missing batch dimension does no harm.
+        index: The features along ``dim`` that each unit owns, ``[U, K]``.
+    """
+
+    module: nn.Module
+    path: str
+    where: Literal["input", "output"]
+    key: int | str
+    dim: int
+    index: Tensor
+
+    def watch(self, listener: Callable[[Tensor], None]) -> RemovableHandle:
+        """Call ``listener`` with the tapped tensor in every forward pass, in whatever mode, until the handle is removed.
+
+        Args:
+            listener: Receives the tensor with its autograd history; what it returns is ignored.
+
+        Returns:
+            The handle that ends the watch.
+        """
+        key = self.key
+
+        def on_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            listener(args[key] if isinstance(key, int) else kwargs[key])
+
+        def on_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            listener(output if isinstance(output, Tensor) else output[key])
+
+        if self.where == "input":
+            return self.module.register_forward_pre_hook(on_input, with_kwargs=True)
+        return self.module.register_forward_hook(on_output)
+
+    def samples(self, activation: Tensor) -> Tensor:
+        """Return the tapped tensor as samples by features, ``[N, F]``: every position of every example is a sample."""
+        return activation.movedim(self.dim, -1).reshape(-1, activation.shape[self.dim])
+
+
+@dataclass(frozen=True, eq=False)
+class UnitGroup:
+    """The interchangeable units of one place in the network.
+
+    Args:
+        name: Stable across runs, processes and devices: the dotted name of the layer that first writes the units.
+        size: Number of units ``U``.
+        incoming: Slots that write the units: weight rows and biases.
+        norms: Per-unit entries on the way: norm affine parameters and running statistics, PReLU slopes, depthwise
+            kernels, layer scales.
+        outgoing: Slots that read the units: weight columns.
+        tap: Where the activation is observed; None if no module's input or output carries it.
+        coupled: Whether something on the way (LayerNorm, GroupNorm) mixes the units, so that replacing one is only
+            approximately silent for the others.
+        residual: Whether several layers write the units (a residual stream).
+    """
+
+    name: str
+    size: int
+    incoming: tuple[Slot, ...]
+    norms: tuple[Slot, ...]
+    outgoing: tuple[Slot, ...]
+    tap: Tap | None
+    coupled: bool = False
+    residual: bool = False
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """All slots of the group: incoming, norms, outgoing."""
+        return self.incoming + self.norms + self.outgoing

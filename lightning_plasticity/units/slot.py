@@ -1,0 +1,116 @@
+"""Where the numbers of a unit live in one tensor.
+
+Letters: ``U`` units of the group, ``R`` units asked for, ``K`` features per unit (1, except after a flatten, where a
+channel owns one column per position), ``E`` the remaining dimensions of the tensor.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from lightning_plasticity.units.writing import write
+
+
+@dataclass(frozen=True, eq=False)
+class Slot:
+    """The entries of one parameter or buffer that belong to the units of a group.
+
+    A unit's entries are found by splitting dimensions (``shape``, rarely needed), choosing one or more of the
+    resulting dimensions (``dims``) and looking the unit up in one table per chosen dimension (``index``). One
+    dimension is the common case: rows of a weight, entries of a bias, columns of the next weight. A grouped
+    convolution, in which a channel is read by a block of rows at one column, needs two.
+
+    Args:
+        module: Module that owns the tensor.
+        name: Attribute of the tensor in ``module``.
+        path: Dotted name of the tensor in the model; stable across runs, used in messages and checkpoints.
+        dims: Dimensions in which the units are addressed.
+        index: One table ``[U, K]`` of positions per entry of ``dims``.
+        shape: Shape the tensor is viewed in before ``dims`` are taken; it may only split dimensions. Default: as is.
+
+    Example:
+        >>> layer = nn.Linear(3, 2, bias=False)
+        >>> columns = Slot(layer, "weight", "layer.weight", dims=(1,), index=(torch.arange(3)[:, None],))
+        >>> columns.assign(torch.tensor([0, 2]), 0.0)
+        >>> columns.magnitude() > 0
+        tensor([False,  True, False])
+    """
+
+    module: nn.Module
+    name: str
+    path: str
+    dims: tuple[int, ...]
+    index: tuple[Tensor, ...]
+    shape: tuple[int, ...] | None = None
+    _moved: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
+
+    @property
+    def tensor(self) -> Tensor:
+        """The parameter or buffer itself, whatever the module holds at this moment."""
+        tensor = getattr(self.module, self.name)
+        assert isinstance(tensor, Tensor)  # noqa: S101 - a slot is only ever built on a tensor
+        return tensor
+
+    @property
+    def size(self) -> int:
+        """The number of units ``U``."""
+        return self.index[0].shape[0]
+
+    @property
+    def features(self) -> int:
+        """The number of features per unit ``K``."""
+        return self.index[0].shape[1]
+
+    def view(self, tensor: Tensor) -> Tensor:
+        """Return ``tensor`` (the slot's own, or one of its shape) viewed with the addressed dimensions first."""
+        tensor = tensor.detach()
+        if self.shape is not None:
+            tensor = tensor.view(self.shape)
+        return tensor if self.dims == (0,) else tensor.movedim(self.dims, tuple(range(len(self.dims))))
+
+    def tables(self, device: torch.device) -> tuple[Tensor, ...]:
+        """Return the index tables on ``device``, each ``[U, K]``; moved once per device."""
+        if device not in self._moved:
+            self._moved[device] = tuple(table.to(device) for table in self.index)
+        return self._moved[device]
+
+    def at(self, units: Tensor, device: torch.device) -> tuple[Tensor, ...]:
+        """Return the index that addresses ``units`` in :meth:`view`, one ``[R, K]`` tensor per addressed dimension."""
+        return tuple(table[units.to(device)] for table in self.tables(device))
+
+    def gather(self, units: Tensor) -> Tensor:
+        """Return a copy of the entries of ``units``, ``[R, K, *E]``."""
+        tensor = self.tensor
+        return self.view(tensor)[self.at(units, tensor.device)]
+
+    def assign(self, units: Tensor, values: Tensor | float, *, tensor: Tensor | None = None) -> None:
+        """Write ``values`` to the entries of ``units``.
+
+        Args:
+            units: Indices of units, ``[R]``, on any device.
+            values: A number, or a tensor that broadcasts to ``[R, K, *E]``.
+            tensor: Write into this tensor of the same shape instead, such as the optimizer's memory of the parameter.
+        """
+        target = self.tensor if tensor is None else tensor
+        write(self.view(target), self.at(units, target.device), values)
+
+    def feature_magnitude(self) -> Tensor:
+        """Return the mean absolute entry of every feature, ``[U, K]``."""
+        tensor = self.view(self.tensor)
+        rest = tuple(range(len(self.dims), tensor.ndim))
+        mean = tensor.abs().mean(rest) if rest else tensor.abs()
+        return mean[self.tables(tensor.device)]
+
+    def magnitude(self) -> Tensor:
+        """Return the mean absolute entry of every unit, ``[U]``."""
+        return self.feature_magnitude().mean(1)
+
+    @property
+    def entries_per_unit(self) -> int:
+        """The number of entries that one unit owns in this tensor."""
+        shape = self.tensor.shape if self.shape is None else self.shape
+        return self.features * math.prod(n for dim, n in enumerate(shape) if dim not in self.dims)
