@@ -54,11 +54,11 @@ def discover_units(model: nn.Module, example_inputs: Tensor | tuple[Any, ...] | 
             continue
         rows = torch.arange(size)[:, None]
         columns = torch.arange(features).reshape(size, -1)
-        def slots(module: nn.Module, *attributes: str) -> tuple[Slot, ...]:
-            return tuple(Slot(module, a, f"{names[module]}.{a}", (0,), (rows,)) for a in attributes if getattr(module, a) is not None)
+        def slots(module: nn.Module, **kinds: str) -> tuple[Slot, ...]:
+            return tuple(Slot(module, a, f"{names[module]}.{a}", (0,), (rows,), kind=k) for a, k in kinds.items() if getattr(module, a) is not None)
         groups.append(UnitGroup(
-            names[writer], size, slots(writer, "weight", "bias"),
-            tuple(s for n in norms for s in slots(n, "weight", "bias", "running_mean", "running_var")),
+            names[writer], size, slots(writer, weight="weight", bias="bias"),
+            tuple(s for n in norms for s in slots(n, weight="scale", bias="shift", running_mean="mean", running_var="variance")),
             (Slot(reader, "weight", f"{names[reader]}.weight", (1,), (columns,)),),
             Tap(reader, names[reader], "input", 0, dim, columns),
         ))

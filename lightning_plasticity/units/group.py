@@ -68,10 +68,10 @@ class UnitGroup:
     Args:
         name: Stable across runs, processes and devices: the dotted name of the layer that first writes the units.
         size: Number of units ``U``.
-        incoming: Slots that write the units: weight rows and biases.
-        norms: Per-unit entries on the way: norm affine parameters and running statistics, PReLU slopes, depthwise
-            kernels, layer scales.
-        outgoing: Slots that read the units: weight columns.
+        incoming: Slots that write the units: weight rows (``kind`` "weight") first, then biases ("bias").
+        norms: Per-unit entries on the way: norm affine parameters and running statistics ("scale", "shift", "mean",
+            "variance"), and PReLU slopes, depthwise kernels, layer scales ("carried").
+        outgoing: Slots that read the units: weight columns (all of ``kind`` "weight").
         tap: Where the activation is observed; None if no module's input or output carries it.
         coupled: Whether something on the way (LayerNorm, GroupNorm) mixes the units, so that replacing one is only
             approximately silent for the others.

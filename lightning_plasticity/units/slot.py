@@ -8,11 +8,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from lightning_plasticity.units.writing import write
+
+
+SlotKind: TypeAlias = Literal["weight", "bias", "scale", "shift", "mean", "variance", "carried"]
+"""What the model does with the entries of a slot, seen from what it computed with the tensor, not from its name.
+
+``"weight"`` is contracted with an activation (rows write a unit, columns read it); ``"bias"`` is added; ``"scale"``,
+``"shift"``, ``"mean"`` and ``"variance"`` are what a normalisation multiplies by, adds, subtracts and divides by;
+``"carried"`` is anything else that belongs to a unit on its way: a depthwise kernel, a PReLU slope, a layer scale.
+"""
+
+_NEUTRAL: dict[str, float] = {"bias": 0.0, "scale": 1.0, "shift": 0.0, "mean": 0.0, "variance": 1.0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +43,7 @@ class Slot:
         dims: Dimensions in which the units are addressed.
         index: One table ``[U, K]`` of positions per entry of ``dims``.
         shape: Shape the tensor is viewed in before ``dims`` are taken; it may only split dimensions. Default: as is.
+        kind: What the model does with the entries, see :data:`SlotKind`; what to reset them to follows from it.
 
     Example:
         >>> layer = nn.Linear(3, 2, bias=False)
@@ -46,6 +59,7 @@ class Slot:
     dims: tuple[int, ...]
     index: tuple[Tensor, ...]
     shape: tuple[int, ...] | None = None
+    kind: SlotKind = "weight"
     _moved: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
 
     @property
@@ -54,6 +68,11 @@ class Slot:
         tensor = getattr(self.module, self.name)
         assert isinstance(tensor, Tensor)  # noqa: S101 - a slot is only ever built on a tensor
         return tensor
+
+    @property
+    def neutral(self) -> float | None:
+        """The value at which the entries do nothing (0 for a bias, 1 for a scale); None for weights and the carried."""
+        return _NEUTRAL.get(self.kind)
 
     @property
     def size(self) -> int:
