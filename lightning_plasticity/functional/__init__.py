@@ -1,1 +1,1 @@
-"""."""
+"""Floor 0: formulas, tensors in and tensors out."""

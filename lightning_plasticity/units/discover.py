@@ -17,7 +17,7 @@ _CONTRACTIONS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def discover_units(model: nn.Module, example_inputs: Tensor | tuple[Any, ...] | dict[str, Any] | Callable[[], Any]) -> UnitMap:
+def discover_units(model: nn.Module, example_inputs: Any, *, residual: str = 'skip') -> UnitMap:
     names = {module: name for name, module in model.named_modules()}
     ran: list[tuple[nn.Module, torch.Size]] = []
     handles = [

@@ -1,0 +1,102 @@
+"""Find the units of a LightningModule with whatever example there is: given, its own, or the first training batch."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+from unittest import mock
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from torchmetrics import Metric
+
+from lightning_plasticity.errors import UnsupportedModelError
+from lightning_plasticity.units import UnitMap, discover_units
+
+
+def has_example(pl_module: pl.LightningModule, example_input: Any | None) -> bool:
+    """Return whether units can be found without a training batch."""
+    return example_input is not None or pl_module.example_input_array is not None
+
+
+def find_units(
+    trainer: pl.Trainer,
+    pl_module: pl.LightningModule,
+    example_input: Any | None = None,
+    batch: Any = None,
+    *,
+    include: Sequence[str] | None = None,
+    exclude: Sequence[str] | None = None,
+    residual: str = "skip",
+) -> UnitMap:
+    """Return the units of a LightningModule.
+
+    The example is ``example_input`` if given, else the module's ``example_input_array``, else ``batch``, which runs
+    through the module's own ``training_step``, in evaluation mode and without logging. Metrics, buffers, modes and
+    random numbers are left as they were.
+
+    Args:
+        trainer: The Trainer; knows the precision.
+        pl_module: The module.
+        example_input: Arguments of ``forward``: a tensor, a tuple of positional or a dict of keyword arguments.
+        batch: A training batch, on the device of the module.
+        include: Patterns of groups to keep; see :meth:`~lightning_plasticity.units.UnitMap.select`.
+        exclude: Patterns of groups to leave out.
+        residual: ``"skip"`` or ``"group"``: whether residual streams are units.
+
+    Returns:
+        The units, restricted to ``include`` without ``exclude``.
+
+    Raises:
+        UnsupportedModelError: If there is no example, it cannot be run, or nothing is found.
+    """
+    precision = trainer.strategy.precision_plugin
+    example = example_input if example_input is not None else pl_module.example_input_array
+    with precision.forward_context(), _undisturbed(pl_module):
+        if example is not None:
+            example = precision.convert_input(move_data_to_device(example, pl_module.device))
+            units = discover_units(pl_module, example, residual=residual)
+        else:
+            _check_automatic(pl_module)
+            units = discover_units(pl_module, lambda: pl_module.training_step(batch, 0), residual=residual)
+    if not len(units):
+        raise UnsupportedModelError(
+            f"no replaceable hidden units in {type(pl_module).__name__}\n{units.summary()}\n",
+            "a model with at least one hidden layer whose units are written and read by weights",
+            "Check the reasons above; if the example is not typical, pass `example_input=`",
+        )
+    return units.select(include, exclude)
+
+
+def _check_automatic(pl_module: pl.LightningModule) -> None:
+    if not pl_module.automatic_optimization:
+        raise UnsupportedModelError(
+            f"{type(pl_module).__name__} optimises manually and has no `example_input_array`",
+            "an example input, since a `training_step` that steps optimizers cannot be run on trial",
+            "Pass `example_input=` to the callback or set `self.example_input_array`",
+        )
+
+
+@contextmanager
+def _undisturbed(pl_module: pl.LightningModule) -> Generator[None]:
+    """Mute logging and give metrics back their states afterwards."""
+    metrics = [module for module in pl_module.modules() if isinstance(module, Metric)]
+    states = [deepcopy({k: v for k, v in vars(m).items() if not k.startswith("_modules")}) for m in metrics]
+    silence = {name: mock.patch.object(pl_module, name, _nothing) for name in ("log", "log_dict", "print")}
+    for patch in silence.values():
+        patch.start()
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        for patch in silence.values():
+            patch.stop()
+        for metric, state in zip(metrics, states, strict=True):
+            vars(metric).update(state)
+
+
+def _nothing(*args: Any, **kwargs: Any) -> None:
+    """Stand in for a logging method."""

@@ -1,0 +1,34 @@
+"""What every callback of this library asks of the Trainer before it starts."""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+
+from lightning_plasticity.errors import UnsupportedStrategyError
+
+
+def check_trainer(callback: pl.Callback, trainer: object) -> None:
+    """Refuse a Trainer of the other package, and strategies that shard or hide the parameters.
+
+    Args:
+        callback: The callback that asks; named in the message.
+        trainer: What called its hook.
+
+    Raises:
+        UnsupportedStrategyError: If the Trainer cannot be served.
+    """
+    name = type(callback).__name__
+    if not isinstance(trainer, pl.Trainer):
+        module = type(trainer).__module__.partition(".")[0]
+        raise UnsupportedStrategyError(
+            f"{name} in a Trainer of the package {module!r}",
+            "a `lightning.pytorch.Trainer`; the classes of the two packages are not interchangeable",
+            "Write `import lightning.pytorch as pl` instead of `import pytorch_lightning as pl`",
+        )
+    if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+        raise UnsupportedStrategyError(
+            f"{name} with the strategy {type(trainer.strategy).__name__}",
+            "parameters that are whole on every process: a single device or DDP",
+            "Pass strategy='ddp' or devices=1 to the Trainer; sharded parameters are not supported yet",
+        )

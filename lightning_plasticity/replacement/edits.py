@@ -1,0 +1,204 @@
+"""What happens to a unit when it is replaced: each edit is one change of its numbers.
+
+An edit may look at the layer when the engine is built (``prepare``) and keep tensors; they travel in the checkpoint.
+Values are assigned, never multiplied, so that a unit full of NaN recovers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.replacement.initializers import detect_distribution, distribution_of, draw
+from lightning_plasticity.replacement.memory import State
+from lightning_plasticity.units import Slot, UnitGroup
+
+Initializer = Literal[
+    "default",
+    "kaiming_uniform",
+    "kaiming_normal",
+    "lecun_uniform",
+    "lecun_normal",
+    "xavier_uniform",
+    "xavier_normal",
+    "orthogonal",
+]
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """The replacement of some units of one group.
+
+    Args:
+        group: The group.
+        units: The units to replace, lowest score first, ``[R]``, int64 on the host.
+        score: Score of every unit, ``[U]``, on the host.
+        state: What the method remembers of the group, not yet renewed.
+        held: What the edit's ``prepare`` returned for the group.
+        generator: Source of randomness, equal on all processes.
+    """
+
+    group: UnitGroup
+    units: Tensor
+    score: Tensor
+    state: State
+    held: State
+    generator: torch.Generator
+
+
+@runtime_checkable
+class Edit(Protocol):
+    """One change of the numbers of replaced units."""
+
+    def prepare(self, group: UnitGroup) -> State:
+        """Return what the edit has to know of the group before training changes it."""
+
+    def __call__(self, replacement: Replacement) -> None:
+        """Change the numbers of the replaced units."""
+
+
+@dataclass(frozen=True)
+class RedrawIncoming:
+    """Draw the incoming weights anew, the way the layer itself was initialised; incoming biases become 0.
+
+    Biases restart at 0 even where the layer drew them at random, as in the authors' code.
+
+    Args:
+        initializer: The layer's own initialiser if None, found out by looking at its weights when the engine is built;
+            otherwise a name.
+        gain: Gain of a named Kaiming, Xavier or orthogonal initialiser; sqrt 2 suits ReLU.
+
+    References:
+        Dohare et al., `Loss of plasticity in deep continual learning` (Nature 2024), Algorithm 1.
+    """
+
+    initializer: Initializer | None = None
+    gain: float = math.sqrt(2)
+
+    def prepare(self, group: UnitGroup) -> State:
+        """Return the distribution of every slot that is redrawn."""
+        return {key: self._distribution(slot) for key, slot in _drawn(group).items()}
+
+    def __call__(self, replacement: Replacement) -> None:
+        """Redraw weights and set biases to 0."""
+        units = replacement.units
+        for key, slot in _drawn(replacement.group).items():
+            shape = tuple(slot.gather(units).shape)
+            fresh = draw(replacement.held[key], shape, replacement.generator)
+            slot.assign(units, fresh.to(slot.tensor.device))
+        for slot in replacement.group.incoming:
+            if slot.neutral is not None:
+                slot.assign(units, slot.neutral)
+
+    def _distribution(self, slot: Slot) -> Tensor:
+        rows = slot.gather(torch.arange(slot.size)).flatten(1)
+        shape = slot.tensor.shape
+        fan_in, fan_out = rows.shape[1], slot.tensor.numel() // max(1, shape[1]) if len(shape) > 1 else 1
+        if self.initializer is None or slot.kind == "carried":
+            return detect_distribution(rows, fan_in, fan_out)
+        return distribution_of(self.initializer, fan_in, fan_out, self.gain)
+
+
+@dataclass(frozen=True)
+class RewindIncoming:
+    """Return the incoming weights and biases to the values they had when the engine was built.
+
+    References:
+        Frankle and Carbin, `The lottery ticket hypothesis` (ICLR 2019), where surviving weights are rewound.
+    """
+
+    def prepare(self, group: UnitGroup) -> State:
+        """Return a copy of the first values."""
+        return {key: slot.gather(torch.arange(slot.size)) for key, slot in _written(group).items()}
+
+    def __call__(self, replacement: Replacement) -> None:
+        """Write the first values back."""
+        for key, slot in _written(replacement.group).items():
+            first = replacement.held[key]
+            slot.assign(replacement.units, first[replacement.units.to(first.device)])
+
+
+@dataclass(frozen=True)
+class CloneBest:
+    """Copy the incoming weights of the unit with the best score and perturb them.
+
+    Args:
+        noise_std: Standard deviation of the perturbation, as a share of the root mean square of the copied weights.
+
+    Raises:
+        InvalidArgumentError: If ``noise_std`` is negative.
+    """
+
+    noise_std: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.noise_std < 0:
+            raise InvalidArgumentError(
+                f"noise_std={self.noise_std!r}", "a number of at least 0", "Pass a share such as 0.1"
+            )
+
+    def prepare(self, group: UnitGroup) -> State:
+        """Return nothing: the best unit is found when it is needed."""
+        return {}
+
+    def __call__(self, replacement: Replacement) -> None:
+        """Overwrite the replaced units with perturbed copies of the best one that stays."""
+        score = torch.where(replacement.score.isfinite(), replacement.score, -torch.inf).clone()
+        score[replacement.units] = -torch.inf
+        best = score.argmax()[None]
+        for slot in _written(replacement.group).values():
+            source = slot.gather(best)
+            shape = (len(replacement.units), *source.shape[1:])
+            noise = torch.randn(shape, dtype=torch.float64, generator=replacement.generator)
+            size = source.detach().double().square().mean().sqrt() * self.noise_std
+            slot.assign(replacement.units, source + noise.to(source.device) * size)
+
+
+@dataclass(frozen=True)
+class ZeroOutgoing:
+    """Set the outgoing weights to 0, so that a new unit does not change what the network computes yet."""
+
+    def prepare(self, group: UnitGroup) -> State:
+        """Return nothing."""
+        return {}
+
+    def __call__(self, replacement: Replacement) -> None:
+        """Set the outgoing entries to 0."""
+        for slot in replacement.group.outgoing:
+            slot.assign(replacement.units, 0.0)
+
+
+@dataclass(frozen=True)
+class ResetNorms:
+    """Give norms on the way a fresh start: scale 1, shift 0, running mean 0, running variance 1."""
+
+    def prepare(self, group: UnitGroup) -> State:
+        """Return nothing."""
+        return {}
+
+    def __call__(self, replacement: Replacement) -> None:
+        """Set every norm entry of the units to the value at which it does nothing."""
+        for slot in replacement.group.norms:
+            if slot.neutral is not None:
+                slot.assign(replacement.units, slot.neutral)
+
+
+def _drawn(group: UnitGroup) -> dict[str, Slot]:
+    """The slots without a neutral value, on the way in: weights, and what is carried (depthwise kernels, slopes)."""
+    return _by_key(slot for slot in group.incoming + group.norms if slot.neutral is None)
+
+
+def _written(group: UnitGroup) -> dict[str, Slot]:
+    """All incoming slots, and what is carried."""
+    return _by_key((*group.incoming, *(slot for slot in group.norms if slot.neutral is None)))
+
+
+def _by_key(slots: Iterable[Slot]) -> dict[str, Slot]:
+    """A name per slot for checkpoints; a tensor may hold several slots of a group, so the path is not enough."""
+    return {f"{position}:{slot.path}": slot for position, slot in enumerate(slots)}

@@ -1,0 +1,126 @@
+"""What a method remembers of every unit: plain tensors, units first.
+
+The numbers of all groups lie in one flat tensor per name, so that a trace decays in a single kernel, processes are
+averaged in a single reduction and a checkpoint is a handful of tensors; each group sees its part as ``[U, ...]``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lightning_plasticity.errors import StateMismatchError
+from lightning_plasticity.units import UnitGroup
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Field:
+    """One number (or a row of numbers) that is remembered of every unit.
+
+    Args:
+        per: ``"unit"`` for ``[U]``, ``"feature"`` for ``[U, K]``: one number per feature where the unit is read.
+        width: Length of a trailing dimension; 0 for none.
+        fresh: Value of a unit that was never seen or was just replaced.
+        transient: Whether it only holds readings of the step under way, which a skipped step throws away.
+        dtype: Data type; None takes that of the weights, at least float32, since a bfloat16 trace stalls.
+    """
+
+    per: Literal["unit", "feature"] = "unit"
+    width: int = 0
+    fresh: float = 0.0
+    transient: bool = False
+    dtype: torch.dtype | None = None
+
+    def shape(self, group: UnitGroup) -> tuple[int, ...]:
+        """Return the shape that the field has in ``group``."""
+        features = (1 if group.tap is None else group.tap.index.shape[1],) if self.per == "feature" else ()
+        return (group.size, *features, *((self.width,) if self.width else ()))
+
+
+class Memory:
+    """The fields of a method for all groups.
+
+    Args:
+        groups: The groups, in order.
+        fields: The fields by name.
+
+    Attributes:
+        flat: One flat tensor per field, all groups behind each other.
+        parts: Per group, the views ``[U, ...]`` into ``flat``.
+    """
+
+    def __init__(self, groups: Sequence[UnitGroup], fields: Mapping[str, Field]) -> None:
+        self.groups, self.fields = tuple(groups), dict(fields)
+        self.flat: dict[str, Tensor] = {}
+        self.parts: list[State] = [{} for _ in self.groups]
+        if not self.groups:
+            return
+        tensor = self.groups[0].incoming[0].tensor
+        for name, spec in self.fields.items():
+            dtype = spec.dtype or torch.promote_types(tensor.dtype, torch.float32)
+            shapes = [spec.shape(group) for group in self.groups]
+            sizes = [math.prod(shape) for shape in shapes]
+            self.flat[name] = torch.full((sum(sizes),), spec.fresh, dtype=dtype, device=tensor.device)
+            for part, view, shape in zip(self.parts, torch.split(self.flat[name], sizes), shapes, strict=True):
+                part[name] = view.view(shape)
+
+    def renew(self, group: int, units: Tensor) -> None:
+        """Give the ``units`` of the group at position ``group`` a fresh memory."""
+        for name, spec in self.fields.items():
+            part = self.parts[group][name]
+            part[units.to(part.device)] = spec.fresh
+
+    def clear(self, name: str, positions: Collection[int]) -> None:
+        """Set a field of the groups at ``positions`` to its fresh value."""
+        fresh = self.fields[name].fresh
+        if len(positions) == len(self.groups):
+            self.flat[name].fill_(fresh)
+        else:
+            for position in positions:
+                self.parts[position][name].fill_(fresh)
+
+    def drop_readings(self, group: int) -> None:
+        """Throw away what was read for a step that did not happen, of the group at position ``group``."""
+        for name, spec in self.fields.items():
+            if spec.transient:
+                self.parts[group][name].fill_(spec.fresh)
+
+    def state_dict(self) -> dict[str, State]:
+        """Return a copy of the memory, by group name and field."""
+        return {
+            group.name: {name: part[name].clone() for name in self.fields}
+            for group, part in zip(self.groups, self.parts, strict=True)
+        }
+
+    def load_state_dict(self, state: Mapping[str, State]) -> None:
+        """Take over a memory returned by :meth:`state_dict`.
+
+        Args:
+            state: The memory by group name and field; tensors may lie on any device.
+
+        Raises:
+            StateMismatchError: If groups, fields or shapes differ; nothing is changed then.
+        """
+        for group, part in zip(self.groups, self.parts, strict=True):
+            saved = state.get(group.name)
+            if saved is None or {n: t.shape for n, t in saved.items()} != {n: part[n].shape for n in self.fields}:
+                found = "no memory" if saved is None else f"memory { ({n: list(t.shape) for n, t in saved.items()}) }"
+                raise StateMismatchError(
+                    f"the saved state has {found} for the units of {group.name!r}",
+                    f"{ ({n: list(part[n].shape) for n in self.fields}) }",
+                    "Resume with the model and the method that wrote the checkpoint",
+                )
+        for position, group in enumerate(self.groups):
+            self.load_group(position, state[group.name])
+
+    def load_group(self, position: int, saved: State) -> None:
+        """Take over the memory of one group; shapes must match."""
+        for name in self.fields:
+            self.parts[position][name].copy_(saved[name])

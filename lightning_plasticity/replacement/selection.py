@@ -1,0 +1,112 @@
+"""Which units are replaced: from how many are due, and the scores.
+
+Higher scores are kept. How many are due is decided on the host from ages alone, so that the scores are looked at (and
+processes and devices waited for) only in the steps in which something is replaced.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.replacement.ages import Ages
+
+
+@runtime_checkable
+class Selection(Protocol):
+    """A rule that chooses the units to replace."""
+
+    def due(self, ages: Ages, generator: torch.Generator) -> int:
+        """Return the largest number of units that may be replaced now; 0 means that no score is looked at."""
+
+    def choose(self, score: Tensor, due: int, ages: Ages, generator: torch.Generator) -> Tensor:
+        """Return the units to replace, at most ``due``, ``[R]``, int64 on the host.
+
+        Args:
+            score: Score of every unit, ``[U]``, on the host; a unit whose score is not a number is replaced first.
+            due: What :meth:`due` returned.
+            ages: Ages of the units.
+            generator: Source of randomness; equal on all processes.
+        """
+
+
+def lowest(score: Tensor, candidates: Tensor, count: int) -> Tensor:
+    """Return the ``count`` candidates of lowest score; ties go to the earlier candidate, broken units come first.
+
+    Args:
+        score: Score of every unit, ``[U]``.
+        candidates: Units that may be chosen, in order of preference, ``[C]``.
+        count: How many to choose.
+
+    Returns:
+        The chosen units, lowest first, ``[min(count, C)]``.
+
+    Example:
+        >>> lowest(torch.tensor([0.5, 0.1, float("nan"), 0.1]), torch.tensor([3, 2, 1, 0]), 3)
+        tensor([2, 3, 1])
+    """
+    score = torch.where(score.isfinite(), score, -torch.inf)[candidates]
+    return candidates[torch.sort(score, stable=True).indices[:count]]
+
+
+@dataclass(frozen=True)
+class LowestMature:
+    """The ``replacement_rate`` lowest fraction of the mature units; fractions of a unit carry over.
+
+    Nothing is due, and nothing accrues, while no unit is mature, so coming of age causes no burst.
+
+    Args:
+        replacement_rate: Fraction of the mature units replaced per optimizer step, in ``[0, 1]``.
+        maturity_threshold: A unit is mature when its age exceeds this many optimizer steps.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of its range.
+
+    References:
+        Dohare et al., `Loss of plasticity in deep continual learning` (Nature 2024), Algorithm 1. There one unit at
+        most is replaced per step; here, as in the authors' code, as many as are due.
+    """
+
+    replacement_rate: float = 1e-4
+    maturity_threshold: int = 100
+
+    def __post_init__(self) -> None:
+        _check_rate(self.replacement_rate)
+        _check_threshold(self.maturity_threshold)
+
+    def due(self, ages: Ages, generator: torch.Generator) -> int:
+        """Add this step's share of the mature units to what is due and return the whole units of it."""
+        mature = ages.mature_count(self.maturity_threshold)
+        if not mature:
+            return 0
+        ages.carry += self.replacement_rate * mature
+        count = min(math.floor(ages.carry), mature)
+        ages.carry -= count
+        return count
+
+    def choose(self, score: Tensor, due: int, ages: Ages, generator: torch.Generator) -> Tensor:
+        """Return the ``due`` mature units of lowest score; ties go to the older unit, then to the lower index."""
+        return lowest(score, ages.mature_units(self.maturity_threshold), due)
+
+
+def _check_rate(rate: float) -> None:
+    if not 0 <= rate <= 1:
+        raise InvalidArgumentError(
+            f"replacement_rate={rate!r}",
+            "a fraction of the mature units per optimizer step, in [0, 1]",
+            "Pass a small number such as 1e-4; 0 switches replacement off",
+        )
+
+
+def _check_threshold(threshold: int) -> None:
+    if isinstance(threshold, bool) or not isinstance(threshold, int) or threshold < 0:
+        raise InvalidArgumentError(
+            f"maturity_threshold={threshold!r}",
+            "a whole number of optimizer steps, at least 0",
+            "Pass how many steps a new unit is protected, such as 100",
+        )
