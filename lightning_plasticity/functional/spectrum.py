@@ -1,0 +1,174 @@
+"""Singular values of feature matrices, exact where squaring would lose them, and factors that add up over batches.
+
+Letters: ``N`` samples, ``D`` features, ``R`` rows of a factor, ``K`` singular values.
+
+A *factor* of features ``X`` is any matrix ``F`` with ``FᵀF = XᵀX``: it has the singular values of ``X`` and at most
+``D`` rows, and two factors stacked are a factor of the union of their samples. It carries what the Gram matrix
+carries, without the loss of half the digits.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from lightning_plasticity.errors import InvalidArgumentError
+
+Positions = Literal["samples", "mean"]
+
+# A Gram matrix in float64 knows singular values down to about 1e-8 of the largest. Above this share of the largest
+# eigenvalue the square root loses no digit that a measure of rank could show; below it the slower way is taken.
+_SAFE_EIGENVALUE = 1e-8
+# Columns per block when only one triangle of a Gram matrix is computed; smaller matrices are faster in one piece.
+_BLOCK = 256
+
+
+def as_samples(features: Tensor, positions: Positions = "samples") -> Tensor:
+    """Return features as samples by features, ``[N, D]``.
+
+    Args:
+        features: ``[N, D]``, or maps ``[N, D, *positions]`` such as those of a convolution.
+        positions: What the positions of a map are: further ``"samples"`` or values whose ``"mean"`` is the feature.
+
+    Returns:
+        The features, ``[N', D]``, detached, in their own dtype.
+
+    Raises:
+        InvalidArgumentError: If there are fewer than two dimensions, or ``positions`` is unknown.
+
+    Example:
+        >>> as_samples(torch.zeros(4, 3, 5, 5)).shape, as_samples(torch.zeros(4, 3, 5, 5), "mean").shape
+        (torch.Size([100, 3]), torch.Size([4, 3]))
+    """
+    if features.ndim < 2:
+        raise InvalidArgumentError(
+            f"features of shape {list(features.shape)}",
+            "samples by features, [N, D], or maps [N, D, *positions]",
+            "Add the missing dimension, for example with `features[None]`",
+        )
+    if positions not in {"samples", "mean"}:
+        raise InvalidArgumentError(f"positions={positions!r}", "'samples' or 'mean'", "Choose one of the two")
+    features = features.detach()
+    if features.ndim == 2:
+        return features
+    if positions == "mean":
+        return features.flatten(2).to(torch.promote_types(features.dtype, torch.float32)).mean(2)
+    return features.movedim(1, -1).reshape(-1, features.shape[1])
+
+
+def rounding_unit(dtype: torch.dtype) -> float:
+    """Return the relative spacing of the numbers of a dtype; 0 for integers, which are exact."""
+    return torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
+
+
+def rounding_noise(norm: Tensor, samples: Tensor | int, features: int, epsilon: Tensor | float) -> Tensor:
+    """Return the largest singular value that rounding alone puts into a feature matrix.
+
+    Rounding to a spacing ``ε`` adds to every entry an error of at most ``ε/√12`` of the entry, in the mean square. A
+    matrix of such errors has singular values up to ``s(√N + √D)`` (Marchenko and Pastur, 1967), ``s`` being its root
+    mean square. The bound is doubled, because the errors of the matrix product that made the features are as large.
+
+    Args:
+        norm: Frobenius norm of the features.
+        samples: Number of samples ``N``.
+        features: Number of features ``D``.
+        epsilon: Relative spacing of the numbers in which the features were computed, see :func:`rounding_unit`.
+
+    Returns:
+        The noise level, in the unit of ``norm``; 0 without samples.
+
+    Example:
+        >>> norm = torch.randn(4096, 512).norm()
+        >>> round(float(rounding_noise(norm, 4096, 512, rounding_unit(torch.bfloat16))), 2)
+        0.39
+    """
+    n = torch.as_tensor(samples, dtype=norm.dtype, device=norm.device)
+    noise = norm * (2 * epsilon / 12**0.5) * (n.rsqrt() + max(features, 1) ** -0.5)
+    return torch.where(n > 0, noise, torch.zeros_like(noise))
+
+
+def singular_values(features: Tensor) -> Tensor:
+    """Return the singular values of features in float64, as exact as a singular value decomposition.
+
+    They are the square roots of the eigenvalues of the smaller Gram matrix where that costs no accuracy, which is
+    several times faster; otherwise of the decomposition of the features themselves.
+
+    Args:
+        features: Samples by features, ``[N, D]``.
+
+    Returns:
+        ``[min(N, D)]`` in descending order; all NaN if a feature is not finite.
+
+    Example:
+        >>> singular_values(torch.tensor([[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]]))
+        tensor([4., 3.], dtype=torch.float64)
+    """
+    rows, scale = _scaled(features)
+    if min(rows.shape) == 0:
+        return rows.new_zeros(0)
+    eigenvalues = torch.linalg.eigvalsh(_lower_gram(rows if rows.shape[0] > rows.shape[1] else rows.mT)).flip(-1)
+    is_safe = eigenvalues[-1] > _SAFE_EIGENVALUE * eigenvalues[0]
+    sigma: Tensor = eigenvalues.sqrt() if is_safe else torch.linalg.svdvals(rows)
+    return sigma * scale
+
+
+def compress(factor: Tensor) -> Tensor:
+    """Return a factor with the same Gram matrix and at most ``D`` rows.
+
+    By a Cholesky decomposition of the Gram matrix where that costs no accuracy, otherwise by Householder reflections.
+
+    Args:
+        factor: Rows by features, ``[R, D]``, float64.
+
+    Returns:
+        The factor, ``[min(R, D), D]``; the argument itself if it has no more rows than features. NaN stays NaN.
+
+    Example:
+        >>> rows = torch.arange(12, dtype=torch.float64).reshape(6, 2)
+        >>> small = compress(rows)
+        >>> small.shape, torch.allclose(small.T @ small, rows.T @ rows)
+        (torch.Size([2, 2]), True)
+    """
+    if factor.shape[0] <= factor.shape[1]:
+        return factor
+    rows, scale = _scaled(factor)
+    triangle, failed = torch.linalg.cholesky_ex(_lower_gram(rows))
+    is_safe = not failed and _is_well_conditioned(triangle)
+    root: Tensor = triangle.mT if is_safe else torch.linalg.qr(rows, mode="r").R
+    return root * scale
+
+
+def _scaled(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the features divided by their largest magnitude, and that; squares can then neither vanish nor overflow.
+
+    Features that are not finite come back as zeros with the scale NaN, since LAPACK answers NaN with an error.
+    """
+    rows = features.detach().to(torch.float64)
+    largest = rows.abs().amax() if rows.numel() else rows.new_zeros(())
+    finite = largest.isfinite()
+    divisor = torch.where(finite & (largest > 0), largest, torch.ones_like(largest))
+    return torch.where(finite, rows / divisor, 0.0), torch.where(finite, divisor, torch.nan)
+
+
+def _lower_gram(rows: Tensor) -> Tensor:
+    """Return the lower triangle of ``rowsᵀ rows``; above it, nothing that may be read."""
+    size = rows.shape[1]
+    if size < 2 * _BLOCK:
+        return rows.mT @ rows
+    gram = rows.new_zeros(size, size)
+    for start in range(0, size, _BLOCK):
+        torch.mm(rows[:, start:].mT, rows[:, start : start + _BLOCK], out=gram[start:, start : start + _BLOCK])
+    return gram
+
+
+def _is_well_conditioned(triangle: Tensor) -> bool:
+    """Return whether the squared singular values of a lower triangle lie within the range that squaring keeps.
+
+    Three steps of inverse iteration bound the smallest one from above; ``‖·‖²`` of the triangle bounds the largest.
+    """
+    vector = torch.linspace(0.5, 1.0, triangle.shape[0], dtype=triangle.dtype, device=triangle.device)[:, None]
+    for _ in range(3):
+        vector = torch.cholesky_solve(vector / vector.norm(), triangle)
+    return bool(1 / vector.norm() > _SAFE_EIGENVALUE * triangle.square().sum() / triangle.shape[0])
