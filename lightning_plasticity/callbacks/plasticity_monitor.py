@@ -12,10 +12,11 @@ from torch.utils.hooks import RemovableHandle
 from torchmetrics import Metric
 from typing_extensions import override
 
+from lightning_plasticity.callbacks.example import find_units, has_example
 from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.metrics import DormantUnitRatio, EffectiveRank, WeightMagnitude
 from lightning_plasticity.metrics.weights import WeightMetric
-from lightning_plasticity.units import UnitGroup, UnitMap, discover_units
+from lightning_plasticity.units import UnitGroup, UnitMap
 
 METRICS: Mapping[str, Callable[[], Metric]] = {
     "effective_rank": EffectiveRank,
@@ -36,7 +37,8 @@ class PlasticityMonitor(pl.Callback):
         batches: Training batches per measurement. A rank cannot exceed the number of samples it is measured on.
         include: Patterns of layers to watch, as in file names, such as ``"encoder.*"``; default: all.
         exclude: Patterns of layers to leave out.
-        example_input: Input for the forward pass that finds the units; default ``pl_module.example_input_array``.
+        example_input: Input for the forward pass that finds the units; default ``pl_module.example_input_array``,
+            else the first training batch.
 
     Raises:
         InvalidArgumentError: If a metric is unknown, or a number is not positive.
@@ -72,15 +74,16 @@ class PlasticityMonitor(pl.Callback):
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        example = pl_module.example_input_array if self.example_input is None else self.example_input
-        units = discover_units(pl_module, example)  # type: ignore[arg-type]
-        self._units = units.select(self.include, self.exclude)
-        self._measured_at = -1
+        self._units, self._measured_at = None, -1
+        if has_example(pl_module, self.example_input):
+            self._find(trainer, pl_module)
 
     @override
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        if self._units is None:
+            self._find(trainer, pl_module, batch)
         step = trainer.global_step
         if not self._missing and step % self.every_n_steps == 0 and step != self._measured_at:
             self._measured_at = step
@@ -108,6 +111,17 @@ class PlasticityMonitor(pl.Callback):
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._unwatch()
+
+    def _find(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any = None) -> None:
+        self._units = find_units(
+            trainer,
+            pl_module,
+            self.example_input,
+            batch,
+            include=self.include,
+            exclude=self.exclude,
+            residual="group",
+        )
 
     def _watch(self, device: torch.device) -> None:
         for group in self._units or ():

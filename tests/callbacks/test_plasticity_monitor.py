@@ -12,16 +12,17 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_plasticity.callbacks.plasticity_monitor import PlasticityMonitor
 from lightning_plasticity.errors import InvalidArgumentError
 
+EXAMPLE = torch.zeros(1, 6)
 METRICS = ("effective_rank", "dormant_unit_ratio")
 
 
 class Classifier(pl.LightningModule):
-    def __init__(self):
+    def __init__(self, example):
         super().__init__()
         self.net = nn.Sequential(
             nn.Linear(6, 12), nn.ReLU(), nn.Dropout(0.2), nn.Linear(12, 9), nn.ReLU(), nn.Linear(9, 3)
         )
-        self.example_input_array = torch.zeros(1, 6)
+        self.example_input_array = example
 
     def forward(self, x):
         return self.net(x)
@@ -34,9 +35,9 @@ class Classifier(pl.LightningModule):
         return torch.optim.Adam(self.parameters(), 0.01)
 
 
-def fit(tmp_path, *callbacks, logger=None, steps=20, **options):
+def fit(tmp_path, *callbacks, logger=None, steps=20, example=EXAMPLE, **options):
     pl.seed_everything(0, verbose=False)
-    module = Classifier()
+    module = Classifier(example)
     data = TensorDataset(torch.randn(64, 6), torch.randint(0, 3, (64,)))
     trainer = pl.Trainer(
         max_steps=steps,
@@ -89,6 +90,13 @@ def test_training_is_bit_identical_with_and_without_the_monitor(tmp_path):
     watched, _ = fit(tmp_path, PlasticityMonitor(every_n_steps=3))
     alone, _ = fit(tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(watched.parameters(), alone.parameters(), strict=True))
+
+
+def test_without_an_example_the_first_training_batch_is_used(tmp_path):
+    given, trainer = fit(tmp_path, PlasticityMonitor(every_n_steps=5, batches=2), example=None)
+    assert [int(row["step"]) for row in rows(trainer)] == [1, 6, 11, 16]
+    alone, _ = fit(tmp_path, example=None)
+    assert all(torch.equal(a, b) for a, b in zip(given.parameters(), alone.parameters(), strict=True))
 
 
 def test_no_hook_is_left_behind(tmp_path):
