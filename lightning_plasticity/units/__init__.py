@@ -4,7 +4,20 @@ from lightning_plasticity.units.discover import discover_units
 from lightning_plasticity.units.group import Tap, UnitGroup
 from lightning_plasticity.units.slot import Slot, SlotKind
 from lightning_plasticity.units.unit_map import Skipped, UnitMap
+from lightning_plasticity.units.verify import UnitProof, UnitProofs, verify_units
 from lightning_plasticity.units.writing import write
 
 
-__all__ = ["Skipped", "Slot", "SlotKind", "Tap", "UnitGroup", "UnitMap", "discover_units", "write"]
+__all__ = [
+    "Skipped",
+    "Slot",
+    "SlotKind",
+    "Tap",
+    "UnitGroup",
+    "UnitMap",
+    "UnitProof",
+    "UnitProofs",
+    "discover_units",
+    "verify_units",
+    "write",
+]

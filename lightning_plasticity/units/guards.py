@@ -1,0 +1,72 @@
+"""Run a model without leaving a trace: what a forward pass may change, and how to put it back."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
+
+import torch
+from torch import nn
+
+
+@contextmanager
+def attributes_restored(model: nn.Module) -> Generator[None, None, None]:
+    """Put back what is rebound on a module: its mode, caches, replaced buffers."""
+    attributes = [(module, dict(vars(module))) for module in model.modules()]
+    buffers = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+    try:
+        yield
+    finally:
+        for module, saved in attributes:
+            vars(module).clear()
+            vars(module).update(saved)
+        for current, kept in buffers:
+            current.clear()
+            current.update(kept)
+
+
+@contextmanager
+def buffer_values_restored(model: nn.Module) -> Generator[None, None, None]:
+    """Put back the numbers in the buffers, such as running statistics."""
+    values = [(buffer.data, buffer.data.clone()) for buffer in model.buffers()]
+    try:
+        yield
+    finally:
+        for data, value in values:
+            data.copy_(value)
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of PyTorch (on all devices), Python and, if it is in use, NumPy."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    if numpy := sys.modules.get("numpy"):  # some models draw masks with it
+        numpy.random.seed(seed)
+
+
+@contextmanager
+def random_state_restored(model: nn.Module) -> Generator[None, None, None]:
+    """Put back the global generators of PyTorch (also on the devices of the model), Python and NumPy."""
+    devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
+    numpy = sys.modules.get("numpy")
+    states = random.getstate(), numpy.random.get_state() if numpy else None
+    try:
+        with torch.random.fork_rng(devices=sorted(devices)):
+            yield
+    finally:
+        random.setstate(states[0])
+        if numpy:
+            numpy.random.set_state(states[1])
+
+
+@contextmanager
+def unfused_attention() -> Generator[None, None, None]:
+    """Keep encoder layers off the fused path, inside of which no statistic can be held constant."""
+    enabled = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(enabled)

@@ -1,0 +1,229 @@
+"""The laws that hold of units, each checked on a model in a sandbox.
+
+A law takes the sandbox and the chosen units of some groups and returns what it found wrong, by the name of the group.
+:func:`jointly` checks a law for many groups at once and looks at single groups only where that fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from lightning_plasticity.units.group import Tap, UnitGroup
+from lightning_plasticity.units.sandbox import Sandbox
+from lightning_plasticity.units.slot import Slot
+from lightning_plasticity.units.statistics import FrozenStatistics
+
+Chosen = Sequence[tuple[UnitGroup, Tensor]]
+Law = Callable[[Sandbox, Chosen], dict[str, str]]
+
+_SCALES = (1.0, 10.0)
+_ATTEMPTS = 4
+_SATURATED = -1e3  # a bias that makes a sigmoid, a softplus or an exponential zero
+
+
+def jointly(law: Law, box: Sandbox, chosen: Chosen) -> dict[str, str]:
+    """Check a law for all groups at once; if it fails, find the groups for which it fails alone.
+
+    Args:
+        law: The law.
+        box: The model.
+        chosen: Groups and units.
+
+    Returns:
+        The problems by group name; of all groups if the law holds for each one alone, but not for all together.
+    """
+    together = law(box, chosen)
+    if not together or len(chosen) == 1:
+        return together
+    alone: dict[str, str] = {}
+    for one in chosen:
+        alone |= law(box, [one])
+    return alone or {group.name: f"together with other groups: {together[group.name]}" for group, _ in chosen}
+
+
+def independent(box: Sandbox, chosen: Chosen) -> dict[str, str]:
+    """Return the groups whose redrawn units reach the output though their outgoing slots are zero."""
+    frozen = _statistics(chosen)
+    finite = False
+    with box.edited():
+        _cut(box, chosen)
+        before = box.run(*frozen)
+        for scale in _SCALES:
+            with box.edited():
+                _redraw(box, chosen, scale)
+                _cut(box, chosen)  # a redrawn row of one unit may hold a column of another
+                change = difference(before, box.run(*(f.replay() for f in frozen)))
+            if change > box.tolerance:
+                return _about(chosen, f"redrawn, they change the output by {change:.1e} though nothing reads them")
+            finite |= change <= box.tolerance
+    return {} if finite else _about(chosen, "no redraw leaves the output finite")
+
+
+def sensitive(box: Sandbox, chosen: Chosen) -> dict[str, str]:
+    """Return the groups of whose units no redraw reaches the output, though everything is in place."""
+    before = box.run()
+    for attempt in range(_ATTEMPTS):
+        with box.edited():
+            _redraw(box, chosen, _SCALES[attempt % 2])
+            if difference(before, box.run()) > box.tolerance:
+                return {}
+    return _about(chosen, "redrawn, they do not change the output")
+
+
+def minimal(box: Sandbox, group: UnitGroup, slot: Slot) -> bool:
+    """Return whether, with all outgoing slots at zero but ``slot``, some redraw of units reaches the output."""
+    others = [other for other in group.outgoing if other is not slot]
+    for attempt in range(_ATTEMPTS):
+        units = box.choose(group.size, 1 + attempt)
+        frozen = _statistics([(group, units)])
+        with box.edited():
+            box.fill(others, units, 0.0)
+            before = box.run(*frozen)
+            _redraw(box, [(group, units)], _SCALES[attempt % 2])
+            box.fill(others, units, 0.0)
+            if difference(before, box.run(*(f.replay() for f in frozen))) > box.tolerance:
+                return True
+    return False
+
+
+def exclusive(box: Sandbox, chosen: Chosen) -> dict[str, str]:
+    """Return the groups in which the outgoing slots of units that carry nothing do carry something."""
+    problems: dict[str, str] = {}
+    for constant in (0.0, _SATURATED):
+        with box.edited():
+            for group, units in chosen:
+                box.silence(group.incoming + group.norms, units, constant)
+            before = box.run()
+            _cut(box, chosen)
+            change = difference(before, box.run())
+        if change <= box.tolerance:
+            return {}
+        problems = problems or _about(chosen, f"though they are silent, their outgoing slots add {change:.1e}")
+    return problems
+
+
+def silent(box: Sandbox, chosen: Chosen) -> dict[str, str]:
+    """Return the groups of which no tap shows that units with zero incoming slots carry zeros."""
+    with box.edited():
+        for group, units in chosen:
+            box.silence(group.incoming + group.norms, units)
+        seen = _activations(box, chosen)
+    loud = [
+        (group, units)
+        for group, units in chosen
+        if group.tap is None or any(x[:, units.to(x.device)].any() for x in seen[group.name])
+    ]
+    return _about(loud, "they are not silent with zero incoming slots")
+
+
+def interchangeable(box: Sandbox, chosen: Chosen) -> dict[str, str]:
+    """Return the groups in which exchanging all entries of a unit and its neighbour changes the output."""
+    before = box.run()
+    with box.edited():
+        for group, units in chosen:
+            box.swap(group.slots, units[:1], (units[:1] + 1) % group.size)
+        change = difference(before, box.run())
+    return {} if change <= box.tolerance else _about(chosen, f"exchanged, they change the output by {change:.1e}")
+
+
+def tapped(box: Sandbox, chosen: Chosen) -> dict[str, str]:
+    """Return the groups whose redrawn units do not change the tap, or (unless coupled) change it for other units."""
+    chosen = [(group, units) for group, units in chosen if group.tap is not None]
+    moved = {group.name: torch.zeros(group.size, dtype=torch.bool) for group, _ in chosen}
+    with box.edited():
+        _cut(box, chosen)  # so that nothing flows back into the tap
+        before = _activations(box, chosen)
+        for attempt in range(_ATTEMPTS if chosen else 0):
+            with box.edited():
+                _redraw(box, chosen, _SCALES[attempt % 2])
+                _cut(box, chosen)
+                after = _activations(box, chosen)
+            for name in moved:
+                moved[name] |= _moved(before[name], after[name], box.tolerance)
+    problems: dict[str, str] = {}
+    for group, units in chosen:
+        own = torch.zeros_like(moved[group.name])
+        own[units] = True
+        if not (moved[group.name] & own).any():
+            problems[group.name] = f"units {units.tolist()}: redrawn, they do not change the tapped activation"
+        elif (moved[group.name] & ~own).any() and not group.coupled:
+            others = torch.where(moved[group.name] & ~own)[0].tolist()
+            problems[group.name] = f"units {units.tolist()}: redrawn, they change the tapped activation of {others}"
+    return problems
+
+
+def difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
+    """Return the largest change of an output, relative to its size; NaN where ``after`` alone is not finite.
+
+    Args:
+        before: The output tensors of one run.
+        after: Those of another.
+
+    Returns:
+        A number of at least 0; infinite if the number of tensors, a shape or an integer differs.
+    """
+    if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
+        return float("inf")
+    largest = 0.0
+    for one, other in zip(map(_real, before), map(_real, after), strict=True):
+        if not one.is_floating_point():
+            largest = max(largest, 0.0 if torch.equal(one, other) else float("inf"))
+            continue
+        finite = one.isfinite()
+        if not other[finite].isfinite().all():
+            return float("nan")
+        change, size = (other - one)[finite].abs(), one[finite].abs()
+        if change.any():
+            largest = max(largest, float(change.max() / size.max()))
+    return largest
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def _cut(box: Sandbox, chosen: Chosen) -> None:
+    for group, units in chosen:
+        box.fill(group.outgoing, units, 0.0)
+
+
+def _redraw(box: Sandbox, chosen: Chosen, scale: float) -> None:
+    for group, units in chosen:
+        box.redraw(group.incoming + group.norms, units, scale)
+
+
+def _statistics(chosen: Chosen) -> list[FrozenStatistics]:
+    return [FrozenStatistics()] if any(group.coupled for group, _ in chosen) else []
+
+
+def _about(chosen: Chosen, problem: str) -> dict[str, str]:
+    return {group.name: f"units {units.tolist()}: {problem}" for group, units in chosen}
+
+
+def _activations(box: Sandbox, chosen: Chosen) -> dict[str, list[Tensor]]:
+    """Return what the tap of every group sees in one run, per call the features of every unit, ``[N, U, K]``."""
+    seen: dict[str, list[Tensor]] = {group.name: [] for group, _ in chosen}
+
+    def collect(name: str, tap: Tap, activation: Tensor) -> None:
+        seen[name].append(tap.samples(activation.detach())[:, tap.index.to(activation.device)].clone())
+
+    with ExitStack() as stack:
+        for group, _ in chosen:
+            if group.tap is not None:
+                stack.callback(group.tap.watch(partial(collect, group.name, group.tap)).remove)
+        box.run()
+    return seen
+
+
+def _moved(before: Sequence[Tensor], after: Sequence[Tensor], tolerance: float) -> Tensor:
+    """Return which units changed in any call, ``[U]``."""
+    changes = [
+        ((other - one).abs() > tolerance * one.abs().max()).any(dim=2).any(dim=0).cpu()
+        for one, other in zip(before, after, strict=True)
+    ]
+    return torch.stack(changes).any(dim=0)
