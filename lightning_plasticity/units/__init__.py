@@ -7,7 +7,6 @@ from lightning_plasticity.units.unit_map import Skipped, UnitMap
 from lightning_plasticity.units.verify import UnitProof, UnitProofs, verify_units
 from lightning_plasticity.units.writing import write
 
-
 __all__ = [
     "Skipped",
     "Slot",

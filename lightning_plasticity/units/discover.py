@@ -54,6 +54,7 @@ def discover_units(model: nn.Module, example_inputs: Any, *, residual: str = 'sk
             continue
         rows = torch.arange(size)[:, None]
         columns = torch.arange(features).reshape(size, -1)
+
         def slots(module: nn.Module, **kinds: str) -> tuple[Slot, ...]:
             return tuple(Slot(module, a, f"{names[module]}.{a}", (0,), (rows,), kind=k) for a, k in kinds.items() if getattr(module, a) is not None)
         groups.append(UnitGroup(

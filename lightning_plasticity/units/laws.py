@@ -107,6 +107,36 @@ def exclusive(box: Sandbox, chosen: Chosen) -> dict[str, str]:
     return problems
 
 
+def disjoint(box: Sandbox, group: UnitGroup) -> list[str]:
+    """Return the slots in which units share entries, or all of whose entries are outgoing ones of the same unit.
+
+    Args:
+        box: The model; it does not run.
+        group: The group, of which every unit is checked.
+
+    Returns:
+        What is wrong, one sentence per slot.
+    """
+    units = torch.arange(group.size)
+    problems = []
+    with box.edited():
+        for slot in group.slots:
+            entries = slot.gather(units)
+            owners = units.reshape(-1, *(1 for _ in entries.shape[1:])).to(entries)
+            box.assign(slot, units, owners)
+            if (slot.gather(units) != owners).any():
+                problems.append(f"{slot.path}: an entry belongs to two units")
+        for slot in group.incoming:
+            box.assign(slot, units, 1.0)
+        box.fill(group.outgoing, units, 0.0)
+        problems += [
+            f"{slot.path}: its entries are read where they are written (tied weights)"
+            for slot in group.incoming
+            if not slot.gather(units).any()
+        ]
+    return problems
+
+
 def silent(box: Sandbox, chosen: Chosen) -> dict[str, str]:
     """Return the groups of which no tap shows that units with zero incoming slots carry zeros."""
     with box.edited():

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from lightning_plasticity.units.writing import write
 
-
 SlotKind: TypeAlias = Literal["weight", "bias", "scale", "shift", "mean", "variance", "carried"]
 """What the model does with the entries of a slot, seen from what it computed with the tensor, not from its name.
 
@@ -66,7 +65,7 @@ class Slot:
     def tensor(self) -> Tensor:
         """The parameter or buffer itself, whatever the module holds at this moment."""
         tensor = getattr(self.module, self.name)
-        assert isinstance(tensor, Tensor)  # noqa: S101 - a slot is only ever built on a tensor
+        assert isinstance(tensor, Tensor)  # ruff: ignore[assert] - a slot is only ever built on a tensor
         return tensor
 
     @property

@@ -210,8 +210,13 @@ def _prove(
                 _note(proofs, "independent", False, laws.independent(box, [(group, unit[None])]))
     box.training = False
     together = _choose(box, groups)
-    _note(proofs, "tapped", False, laws.jointly(laws.tapped, box, together))
     _prove_exclusive(box, together, proofs)
+    for group in groups:
+        for problem in laws.disjoint(box, group):
+            _note(proofs, "exclusive", False, {group.name: problem})
+        for unit in box.choose(group.size, samples):
+            _prove_exclusive(box, [(group, unit[None])], proofs)
+    _note(proofs, "tapped", False, laws.jointly(laws.tapped, box, together))
     _prove_interchangeable(box, together, proofs)
     for group in groups:
         if group.tap is None:
@@ -233,7 +238,9 @@ def _prove_exclusive(box: Sandbox, chosen: laws.Chosen, proofs: dict[str, UnitPr
     problems = laws.jointly(laws.exclusive, box, chosen)
     for group, units in chosen:
         if group.name in problems and laws.silent(box, [(group, units)]):
-            proofs[group.name].exclusive = None  # sigmoid(0) is not 0: neither shown nor refuted
+            proofs[group.name].exclusive = (
+                proofs[group.name].exclusive and None
+            )  # sigmoid(0) is not 0: neither shown nor refuted
             del problems[group.name]
     _note(proofs, "exclusive", False, problems)
 
