@@ -1,0 +1,59 @@
+"""How callbacks know where in a stream they are: from the datamodule and the epoch, with no state of their own.
+
+Ask in ``on_train_epoch_start`` for a beginning and in ``on_train_epoch_end`` for an end. A resumed run answers as
+it would have, since Lightning restores the epoch and does not repeat a hook that was called before the checkpoint.
+"""
+
+from __future__ import annotations
+
+import lightning.pytorch as pl
+
+from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.streams import StreamDataModule
+
+
+def stream_of(trainer: pl.Trainer) -> StreamDataModule:
+    """Return the datamodule that knows the current experience.
+
+    Args:
+        trainer: The Trainer, during a fit.
+
+    Returns:
+        Its :class:`~lightning_plasticity.streams.StreamDataModule`.
+
+    Raises:
+        InvalidArgumentError: If the fit has another datamodule or none.
+    """
+    datamodule = trainer.datamodule  # type: ignore[attr-defined]  # set by a connector
+    if not isinstance(datamodule, StreamDataModule):
+        raise InvalidArgumentError(
+            f"a fit whose datamodule is a {type(datamodule).__name__}",
+            "a StreamDataModule, which knows when an experience begins",
+            "Pass `Trainer.fit(module, datamodule=StreamDataModule(...))`",
+        )
+    return datamodule
+
+
+def experience_begins(trainer: pl.Trainer) -> bool:
+    """Return whether this epoch is the first of its experience.
+
+    Args:
+        trainer: The Trainer, during a fit with a :class:`~lightning_plasticity.streams.StreamDataModule`.
+
+    Returns:
+        True also for the first experience; combine with ``current_experience > 0`` for a change of experience.
+    """
+    return stream_of(trainer).epoch_in_experience == 0
+
+
+def experience_ends(trainer: pl.Trainer) -> bool:
+    """Return whether this epoch is the last of its experience.
+
+    Args:
+        trainer: The Trainer, during a fit with a :class:`~lightning_plasticity.streams.StreamDataModule`.
+
+    Returns:
+        True also for the last experience.
+    """
+    stream = stream_of(trainer)
+    return stream.epoch_in_experience == stream.epochs_per_experience - 1
