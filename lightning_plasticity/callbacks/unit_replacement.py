@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -28,7 +28,9 @@ class UnitReplacement(pl.Callback):
 
     Args:
         method: The method, such as :func:`~lightning_plasticity.methods.continual_backprop`.
-        include: Patterns (``*``, ``?``) of groups to treat; None treats all.
+        overrides: Other methods for the groups whose name matches a pattern (``*``, ``?``); the first match wins. They
+            may differ from ``method`` in selection, edits and period, not in what is measured.
+        include: Patterns of groups to treat; None treats all.
         exclude: Patterns of groups to leave alone.
         example_input: Arguments of ``forward`` for finding the units: a tensor, tuple or dict.
         seed: Seed of the callback's own random numbers; None takes the global seed of the first process.
@@ -42,12 +44,13 @@ class UnitReplacement(pl.Callback):
         self,
         method: Method,
         *,
+        overrides: Mapping[str, Method] | None = None,
         include: Sequence[str] | None = None,
         exclude: Sequence[str] | None = None,
         example_input: Any | None = None,
         seed: int | None = None,
     ) -> None:
-        self.method = method
+        self.method, self.overrides = method, dict(overrides or {})
         self.include, self.exclude = include, exclude
         self.example_input, self.seed = example_input, seed
         self.replacer: UnitReplacer | None = None
@@ -124,7 +127,9 @@ class UnitReplacement(pl.Callback):
                 "Return one from `configure_optimizers`",
             )
         seed = trainer.strategy.broadcast(self.seed if self.seed is not None else torch.initial_seed())
-        self.replacer = UnitReplacer(self.method, units, trainer.optimizers, seed=seed).attach()
+        self.replacer = UnitReplacer(
+            self.method, units, trainer.optimizers, overrides=self.overrides, seed=seed
+        ).attach()
         rank_zero_info(f"{type(self).__name__} treats {sum(g.size for g in units)} units:\n{units.summary()}")
 
     def _restore(self, replacer: UnitReplacer) -> None:

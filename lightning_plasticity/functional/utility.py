@@ -12,7 +12,7 @@ _CHUNK = 1 << 18  # entries that fit into a core's cache: larger temporaries cos
 
 
 def sum_over_samples(values: Tensor, dim: int) -> Tensor:
-    """Return the sum over all dimensions but ``dim``, ``[F]``.
+    """Return the sum over all dimensions but ``dim``, ``[F]``, in at least single precision.
 
     Args:
         values: Any shape with ``F`` features along ``dim``.
@@ -24,7 +24,8 @@ def sum_over_samples(values: Tensor, dim: int) -> Tensor:
     """
     dim %= values.ndim
     others = [axis for axis in range(values.ndim) if axis != dim]
-    return values.sum(others) if others else values
+    dtype = torch.promote_types(values.dtype, torch.float32)
+    return values.sum(others, dtype=dtype) if others else values.to(dtype)
 
 
 def absolute_mean(weight: Tensor, dim: int) -> Tensor:

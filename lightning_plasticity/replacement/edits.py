@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.replacement.initializers import detect_distribution, distribution_of, draw
 from lightning_plasticity.replacement.memory import State
+from lightning_plasticity.replacement.statistic import Statistic
 from lightning_plasticity.units import Slot, UnitGroup
 
 Initializer = Literal[
@@ -56,6 +57,10 @@ class Replacement:
 class Edit(Protocol):
     """One change of the numbers of replaced units."""
 
+    @property
+    def statistics(self) -> tuple[Statistic, ...]:
+        """What has to be measured for the edit; usually nothing."""
+
     def prepare(self, group: UnitGroup) -> State:
         """Return what the edit has to know of the group before training changes it."""
 
@@ -80,6 +85,8 @@ class RedrawIncoming:
 
     initializer: Initializer | None = None
     gain: float = math.sqrt(2)
+
+    statistics: ClassVar[tuple[Statistic, ...]] = ()
 
     def prepare(self, group: UnitGroup) -> State:
         """Return the distribution of every slot that is redrawn."""
@@ -113,6 +120,8 @@ class RewindIncoming:
         Frankle and Carbin, `The lottery ticket hypothesis` (ICLR 2019), where surviving weights are rewound.
     """
 
+    statistics: ClassVar[tuple[Statistic, ...]] = ()
+
     def prepare(self, group: UnitGroup) -> State:
         """Return a copy of the first values."""
         return {key: slot.gather(torch.arange(slot.size)) for key, slot in _written(group).items()}
@@ -136,6 +145,8 @@ class CloneBest:
     """
 
     noise_std: float = 0.1
+
+    statistics: ClassVar[tuple[Statistic, ...]] = ()
 
     def __post_init__(self) -> None:
         if self.noise_std < 0:
@@ -164,6 +175,8 @@ class CloneBest:
 class ZeroOutgoing:
     """Set the outgoing weights to 0, so that a new unit does not change what the network computes yet."""
 
+    statistics: ClassVar[tuple[Statistic, ...]] = ()
+
     def prepare(self, group: UnitGroup) -> State:
         """Return nothing."""
         return {}
@@ -177,6 +190,8 @@ class ZeroOutgoing:
 @dataclass(frozen=True)
 class ResetNorms:
     """Give norms on the way a fresh start: scale 1, shift 0, running mean 0, running variance 1."""
+
+    statistics: ClassVar[tuple[Statistic, ...]] = ()
 
     def prepare(self, group: UnitGroup) -> State:
         """Return nothing."""

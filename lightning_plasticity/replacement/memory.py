@@ -28,14 +28,15 @@ class Field:
         per: ``"unit"`` for ``[U]``, ``"feature"`` for ``[U, K]``: one number per feature where the unit is read.
         width: Length of a trailing dimension; 0 for none.
         fresh: Value of a unit that was never seen or was just replaced.
-        transient: Whether it only holds readings of the step under way, which a skipped step throws away.
+        lasts: How long it is kept: for the life of the ``"unit"``; until the next ``"decision"`` about its group, after
+            which all units start afresh; or for the ``"step"`` under way, whose readings a skipped step throws away.
         dtype: Data type; None takes that of the weights, at least float32, since a bfloat16 trace stalls.
     """
 
     per: Literal["unit", "feature"] = "unit"
     width: int = 0
     fresh: float = 0.0
-    transient: bool = False
+    lasts: Literal["unit", "decision", "step"] = "unit"
     dtype: torch.dtype | None = None
 
     def shape(self, group: UnitGroup) -> tuple[int, ...]:
@@ -86,10 +87,10 @@ class Memory:
             for position in positions:
                 self.parts[position][name].fill_(fresh)
 
-    def drop_readings(self, group: int) -> None:
-        """Throw away what was read for a step that did not happen, of the group at position ``group``."""
+    def drop(self, group: int, lasts: Literal["decision", "step"]) -> None:
+        """Let the fields that last for a decision, or a step, start afresh in the group at position ``group``."""
         for name, spec in self.fields.items():
-            if spec.transient:
+            if spec.lasts == lasts:
                 self.parts[group][name].fill_(spec.fresh)
 
     def state_dict(self) -> dict[str, State]:

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.replacement.edits import Edit
+from lightning_plasticity.replacement.memory import Field
 from lightning_plasticity.replacement.optimizer_state import StatePolicy
 from lightning_plasticity.replacement.selection import Selection
+from lightning_plasticity.replacement.statistic import Statistic
 from lightning_plasticity.replacement.utility import Utility
 
 
@@ -25,7 +27,7 @@ class Method:
             the moments to 0, ``"keep"`` leaves them.
 
     Raises:
-        InvalidArgumentError: If ``every_n_steps`` is not a positive whole number.
+        InvalidArgumentError: If ``every_n_steps`` is not a positive whole number, or parts contradict each other.
     """
 
     utility: Utility
@@ -39,3 +41,31 @@ class Method:
             raise InvalidArgumentError(
                 f"every_n_steps={self.every_n_steps!r}", "a whole number of at least 1", "Pass 1 to act at every step"
             )
+        self.fields()
+
+    @property
+    def statistics(self) -> tuple[Statistic, ...]:
+        """What is measured: the utility first, then what edits ask for, without doubles."""
+        statistics: list[Statistic] = [self.utility]
+        for edit in self.edits:
+            statistics += [statistic for statistic in edit.statistics if statistic not in statistics]
+        return tuple(statistics)
+
+    def fields(self) -> dict[str, Field]:
+        """Return what is remembered of every unit, for all statistics.
+
+        Raises:
+            InvalidArgumentError: If two different statistics use the same name.
+        """
+        fields: dict[str, Field] = {}
+        for statistic in self.statistics:
+            own = statistic.fields()
+            doubles = sorted(fields.keys() & own.keys())
+            if doubles:
+                raise InvalidArgumentError(
+                    f"{statistic!r} remembers {doubles}, which another part of the method remembers too",
+                    "parts whose fields have different names, or equal parts",
+                    "Give the parts the same hyper-parameters (such as decay_rate), or rename a field",
+                )
+            fields.update(own)
+        return fields

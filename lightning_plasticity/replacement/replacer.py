@@ -7,7 +7,7 @@ the optimizer forgets them and their memory starts afresh.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -18,14 +18,16 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
-from lightning_plasticity.errors import StateMismatchError, UnsupportedModelError
+from lightning_plasticity.errors import StateMismatchError
 from lightning_plasticity.replacement.ages import Ages
 from lightning_plasticity.replacement.distributed import average
 from lightning_plasticity.replacement.edits import Replacement
-from lightning_plasticity.replacement.memory import Memory, State
+from lightning_plasticity.replacement.memory import Memory
 from lightning_plasticity.replacement.method import Method
 from lightning_plasticity.replacement.optimizer_state import OptimizerMemory
-from lightning_plasticity.replacement.watch import Watch
+from lightning_plasticity.replacement.overrides import method_per_group
+from lightning_plasticity.replacement.refusals import check_groups
+from lightning_plasticity.replacement.watch import Observe, Reading, Watch
 from lightning_plasticity.units import UnitGroup, UnitMap
 
 Listener = Callable[[UnitGroup, Tensor], None]
@@ -41,14 +43,18 @@ class UnitReplacer:
         method: What is measured, selected and edited.
         units: The units, from :func:`~lightning_plasticity.units.discover_units`.
         optimizer: The optimizer, or all of them; a unit ages with the one that owns its first incoming weight.
+        overrides: Other methods for the groups whose name matches a pattern (``*``, ``?``); the first match wins. They
+            may differ from ``method`` in selection, edits and period, not in what is measured.
         seed: Seed of the engine's own random numbers; None takes PyTorch's global seed. Must be equal on all processes.
 
     Attributes:
         groups: The groups under treatment, in order.
+        methods: The method of every group, in the same order.
         ages: Their ages, in the same order.
         listeners: Functions called with the group and the units (``[R]``, host) after every replacement.
 
     Raises:
+        InvalidArgumentError: If an override matches no group or measures something else.
         UnsupportedModelError: If no group can be treated.
         UnsupportedOptimizerError: If an optimizer keeps its memory in a form that cannot be addressed.
 
@@ -72,16 +78,19 @@ class UnitReplacer:
         units: UnitMap | Sequence[UnitGroup],
         optimizer: Optimizer | Sequence[Optimizer],
         *,
+        overrides: Mapping[str, Method] | None = None,
         seed: int | None = None,
     ) -> None:
         self.method = method
         self.optimizers = (optimizer,) if isinstance(optimizer, Optimizer) else tuple(optimizer)
         self.groups = tuple(units)
+        self.methods = method_per_group(self.groups, method, overrides or {})
+        self._statistics = method.statistics
         self._owner = [self._owning_optimizer(group) for group in self.groups]
-        self._check()
+        check_groups(self.groups, self._owner, self._statistics)
         self.ages = [Ages(group.size) for group in self.groups]
-        self.memory = Memory(self.groups, method.utility.fields())
-        self.held = [[edit.prepare(group) for edit in method.edits] for group in self.groups]
+        self.memory = Memory(self.groups, method.fields())
+        self.held = [[edit.prepare(g) for edit in m.edits] for g, m in zip(self.groups, self.methods, strict=True)]
         self.generator = torch.Generator().manual_seed(torch.initial_seed() if seed is None else seed)
         self.optimizer_memory = [OptimizerMemory(each, method.optimizer_state) for each in self.optimizers]
         self.listeners: list[Listener] = []
@@ -184,9 +193,9 @@ class UnitReplacer:
     def metrics(self) -> dict[str, float]:
         """Return what is known without asking the device: units replaced so far and the share of mature ones."""
         values: dict[str, float] = {}
-        for group, ages in zip(self.groups, self.ages, strict=True):
+        for group, method, ages in zip(self.groups, self.methods, self.ages, strict=True):
             values[f"replaced/{group.name}"] = ages.replaced
-            threshold = getattr(self.method.selection, "maturity_threshold", None)
+            threshold = getattr(method.selection, "maturity_threshold", None)
             if threshold is not None:
                 values[f"mature/{group.name}"] = ages.mature_count(threshold) / max(1, group.size)
         return values
@@ -202,28 +211,30 @@ class UnitReplacer:
             seen = self._collect(position)
             for i in seen:
                 self.ages[i].advance()
-            self.method.utility.update(self.memory, seen)
+            for statistic in self._statistics:
+                statistic.update(self.memory, seen)
             self._replace(seen)
 
     def _replace(self, seen: dict[int, Tensor | int]) -> None:
-        selection, due = self.method.selection, {}
+        due = {}
         for i in seen:
-            if self.ages[i].step % self.method.every_n_steps == 0:
-                count = selection.due(self.ages[i], self.generator)
+            if self.ages[i].step % self.methods[i].every_n_steps == 0:
+                count = self.methods[i].selection.due(self.ages[i], self.generator)
                 if count:
                     due[i] = count
         if not due:
             return
         average(self.memory)
         scores = {i: self._score(i) for i in due}
-        chosen = {i: selection.choose(scores[i], due[i], self.ages[i], self.generator) for i in due}
+        chosen = {i: self.methods[i].selection.choose(scores[i], due[i], self.ages[i], self.generator) for i in due}
         for i, units in chosen.items():
             if len(units):
                 self._edit(i, units, scores[i])
+            self.memory.drop(i, "decision")
 
     def _edit(self, i: int, units: Tensor, score: Tensor) -> None:
         group = self.groups[i]
-        for edit, held in zip(self.method.edits, self.held[i], strict=True):
+        for edit, held in zip(self.methods[i].edits, self.held[i], strict=True):
             edit(Replacement(group, units, score, self.memory.parts[i], held, self.generator))
         for each in self.optimizer_memory:
             each.forget(group, units)
@@ -235,16 +246,17 @@ class UnitReplacer:
     def _score(self, i: int) -> Tensor:
         state, group = self.memory.parts[i], self.groups[i]
         age = self.ages[i].age.to(group.incoming[0].tensor.device, torch.float64)
-        return self.method.utility.score(state, group, age).double().cpu()
+        return self.method.utility.score(state, group, age, self.generator).double().cpu()
 
     # ------------------------------------------------------------------------------------------------ readings
 
     def _watch(self, i: int) -> Watch | None:
-        utility, tap = self.method.utility, self.groups[i].tap
-        if tap is None or not (utility.reads_activation or utility.reads_gradient):
+        tap = self.groups[i].tap
+        readers = [each for each in self._statistics if each.reads_activation or each.reads_gradient]
+        if tap is None or not readers:
             return None
-        state: State = self.memory.parts[i]
-        return Watch(tap, partial(utility.observe, state), reads_gradient=utility.reads_gradient)
+        observe = partial(_observe_all, [partial(each.observe, self.memory.parts[i]) for each in readers])
+        return Watch(tap, observe, reads_gradient=any(each.reads_gradient for each in readers))
 
     def _collect(self, position: int) -> dict[int, Tensor | int]:
         """Take the sample counts of the groups that this optimizer owns and that were seen since its last step."""
@@ -258,7 +270,7 @@ class UnitReplacer:
 
     def _forget_readings(self, position: int) -> None:
         for i in self._collect(position):
-            self.memory.drop_readings(i)
+            self.memory.drop(i, "step")
 
     def _owning_optimizer(self, group: UnitGroup) -> int | None:
         parameter = group.incoming[0].tensor
@@ -267,24 +279,7 @@ class UnitReplacer:
                 return position
         return None
 
-    def _check(self) -> None:
-        if not self.groups:
-            raise UnsupportedModelError(
-                "no group of hidden units",
-                "a model with at least one hidden layer whose units are written and read by weights",
-                "Look at `discover_units(model, example).summary()` for the reason of every layer",
-            )
-        orphans = [g.name for g, owner in zip(self.groups, self._owner, strict=True) if owner is None]
-        if orphans:
-            raise UnsupportedModelError(
-                f"the incoming weights of {orphans} belong to no optimizer",
-                "units whose incoming weights are trained",
-                "Leave them out with `exclude=`, or give their parameters to the optimizer",
-            )
-        taps = [g.name for g in self.groups if g.tap is None]
-        if taps and (self.method.utility.reads_activation or self.method.utility.reads_gradient):
-            raise UnsupportedModelError(
-                f"the activations of {taps} are not an input or output of any module",
-                f"units whose activation can be observed, as {type(self.method.utility).__name__} does",
-                "Leave them out with `exclude=`, or choose a utility of weights such as WeightMagnitude()",
-            )
+
+def _observe_all(observers: Sequence[Observe], reading: Reading) -> None:
+    for observe in observers:
+        observe(reading)

@@ -42,6 +42,27 @@ class Reading:
             return total.view(self.tap.index.shape)
         return total[self.tap.index.to(total.device)]
 
+    def examples(self, values: Tensor) -> Tensor:
+        """Return the sum of ``values``, shaped like the activation, over the positions of every example: ``[N, U]``.
+
+        The first dimension counts examples, unless it holds the features; the features of a unit are added up.
+        """
+        dim = self.tap.dim % values.ndim
+        batch = values.movedim(dim, -1)
+        if dim == 0:
+            batch = batch[None]
+        batch = batch.sum(tuple(range(1, batch.ndim - 1))) if batch.ndim > 2 else batch
+        return batch[:, self.tap.index.to(batch.device)].sum(2)
+
+    def spread(self, values: Tensor) -> Tensor:
+        """Return a value per unit, ``[U]``, in a shape that broadcasts to the activation; 0 for other features."""
+        dim, shape = self.tap.dim % self.activation.ndim, [1] * self.activation.ndim
+        shape[dim] = self.activation.shape[dim]
+        index = self.tap.index.to(values.device)
+        features = values.new_zeros(shape[dim])
+        features[index] = values[:, None].expand(index.shape)
+        return features.view(shape)
+
 
 class Watch:
     """Feeds the readings of one group to an observer while the reading layer trains.

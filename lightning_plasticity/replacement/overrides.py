@@ -1,0 +1,44 @@
+"""Which method treats which group: one for all, and others for the groups whose name matches a pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.replacement.method import Method
+from lightning_plasticity.units import UnitGroup
+
+
+def method_per_group(groups: Sequence[UnitGroup], method: Method, overrides: Mapping[str, Method]) -> list[Method]:
+    """Return the method of every group.
+
+    Args:
+        groups: The groups.
+        method: The method of groups that no pattern matches.
+        overrides: Methods by pattern (``*``, ``?``) of group names; the first match wins.
+
+    Returns:
+        One method per group.
+
+    Raises:
+        InvalidArgumentError: If a pattern matches no group, or a method measures something else than ``method``, or
+            treats the optimizer's memory otherwise: both are shared by all groups.
+    """
+    for pattern, other in overrides.items():
+        if not any(fnmatchcase(group.name, pattern) for group in groups):
+            raise InvalidArgumentError(
+                f"pattern {pattern!r} in `overrides` matches no unit group",
+                f"a pattern that matches one of {[group.name for group in groups]}",
+                "Correct the pattern",
+            )
+        if other.statistics != method.statistics or other.optimizer_state != method.optimizer_state:
+            raise InvalidArgumentError(
+                f"the override for {pattern!r} measures {other.statistics} (optimizer_state={other.optimizer_state!r})",
+                f"{method.statistics} (optimizer_state={method.optimizer_state!r}), as for all other groups",
+                "Override what is selected and edited, such as replacement_rate or maturity_threshold, only",
+            )
+    return [
+        next((other for pattern, other in overrides.items() if fnmatchcase(group.name, pattern)), method)
+        for group in groups
+    ]

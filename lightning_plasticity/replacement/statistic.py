@@ -1,0 +1,122 @@
+"""What is measured of units while a model trains: sums over samples, folded into running averages at every step.
+
+A statistic says which numbers it remembers of every unit (``fields``), how a forward or backward pass adds to them
+(``observe``) and what happens to them after an optimizer step (``update``). It owns no state: it is a frozen dataclass
+of hyper-parameters. A utility is a statistic that also makes a score; an edit may ask for statistics of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.replacement.memory import Field, Memory, State
+from lightning_plasticity.replacement.watch import Reading
+
+Samples = Mapping[int, Tensor | int]
+"""Samples seen since the last step, by position of the group; groups that saw none are missing."""
+
+
+@runtime_checkable
+class Statistic(Protocol):
+    """Something that is measured of every unit."""
+
+    reads_activation: ClassVar[bool]
+    reads_gradient: ClassVar[bool]
+
+    def fields(self) -> Mapping[str, Field]:
+        """Return what is remembered of every unit."""
+
+    def observe(self, state: State, reading: Reading) -> None:
+        """Add one reading of a forward (or backward) pass to the memory of its group."""
+
+    def update(self, memory: Memory, samples: Samples) -> None:
+        """Fold what was observed into the memory, after an optimizer step.
+
+        Args:
+            memory: The memory of all groups.
+            samples: Samples seen since the last step, by position of the group; groups that saw none are missing.
+        """
+
+
+@dataclass(frozen=True)
+class MeanActivation:
+    r"""The running mean activation of every feature, :math:`\mu \leftarrow \eta \mu + (1 - \eta)\, E[h]`.
+
+    Args:
+        decay_rate: Decay :math:`\eta` of the running average, in ``[0, 1)``.
+
+    Raises:
+        InvalidArgumentError: If ``decay_rate`` is out of its range.
+    """
+
+    decay_rate: float = 0.99
+
+    reads_activation: ClassVar[bool] = True
+    reads_gradient: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_decay_rate(self.decay_rate)
+
+    def fields(self) -> Mapping[str, Field]:
+        """Return the running mean, the share of it that is still the initial 0, and the sums of the step under way."""
+        return {
+            "mean_activation": Field(per="feature"),
+            "mean_activation_missing": Field(fresh=1.0),
+            "mean_activation_sum": Field(per="feature", lasts="step"),
+        }
+
+    def observe(self, state: State, reading: Reading) -> None:
+        """Add the activations of a forward pass."""
+        state["mean_activation_sum"] += reading.sum(reading.activation)
+
+    def update(self, memory: Memory, samples: Samples) -> None:
+        """Move the running mean towards the mean activation in this step."""
+        for position, count in samples.items():
+            state = memory.parts[position]
+            state["mean_activation"].lerp_(state["mean_activation_sum"] / count, 1 - self.decay_rate)
+            state["mean_activation_missing"].mul_(self.decay_rate)
+        memory.clear("mean_activation_sum", samples)
+
+    @staticmethod
+    def of(state: State) -> Tensor:
+        """Return the mean activation of every feature, corrected for the initial 0, ``[U, K]``; 0 before any step."""
+        known = 1 - state["mean_activation_missing"]
+        return state["mean_activation"] / known.clamp_min(torch.finfo(known.dtype).tiny)[:, None]
+
+
+def check_decay_rate(decay_rate: float) -> None:
+    """Refuse a decay rate outside of ``[0, 1)``.
+
+    Args:
+        decay_rate: The rate to check.
+
+    Raises:
+        InvalidArgumentError: If it is out of its range.
+    """
+    if not 0 <= decay_rate < 1:
+        raise InvalidArgumentError(
+            f"decay_rate={decay_rate!r}",
+            "a number in [0, 1): the share of the running average that survives an optimizer step",
+            "Pass 0.99 as in the paper, or 0 to look at the last step only",
+        )
+
+
+def corrected(trace: Tensor, decay_rate: float, age: Tensor) -> Tensor:
+    """Return a running average that started at 0, divided by the weight it has gathered after ``age`` steps."""
+    return trace / (1 - decay_rate**age).clamp_min(torch.finfo(torch.float64).tiny)
+
+
+def decay_towards(memory: Memory, trace: str, now: str, decay_rate: float, samples: Samples) -> None:
+    """Move the field ``trace`` towards the field ``now``, in all groups that saw something."""
+    if len(samples) == len(memory.groups):
+        memory.flat[trace].lerp_(memory.flat[now], 1 - decay_rate)
+        return
+    for position in samples:
+        state = memory.parts[position]
+        state[trace].lerp_(state[now], 1 - decay_rate)
