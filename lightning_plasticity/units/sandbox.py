@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from lightning_plasticity.errors import UnsupportedModelError
-from lightning_plasticity.units.guards import (
+from lightning_plasticity.units.restoring import (
     attributes_restored,
     buffer_values_restored,
     random_state_restored,
