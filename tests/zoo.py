@@ -1,0 +1,64 @@
+"""A zoo of small models that are hard to take apart: name to factory, and what must be found in each.
+
+``ZOO[name]()`` returns a model with random weights and inputs in one of the forms that ``discover_units`` takes.
+``FAST`` names those that take milliseconds.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import zoo_adapters
+import zoo_attention
+import zoo_chains
+import zoo_oddities
+import zoo_pretrained
+import zoo_vision
+from torch import nn
+from zoo_registry import SPECIMENS, Specimen
+
+__all__ = ["FAST", "SPECIMENS", "ZOO", "Specimen", "expected_groups", "make", "run"]
+
+ZOO: dict[str, Callable[[], tuple[nn.Module, Any]]] = {name: specimen.make for name, specimen in SPECIMENS.items()}
+FAST: tuple[str, ...] = tuple(name for name, specimen in SPECIMENS.items() if not specimen.slow)
+ROOMS = (zoo_adapters, zoo_attention, zoo_chains, zoo_oddities, zoo_pretrained, zoo_vision)
+
+
+def make(name: str, seed: int = 0) -> tuple[nn.Module, Any]:
+    """Return a model of the zoo and its inputs, the same for the same seed; the global generator is left alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return ZOO[name]()
+
+
+def run(model: nn.Module, inputs: Any) -> Any:
+    """Run a model on inputs of any form."""
+    if isinstance(inputs, dict):
+        return model(**inputs)
+    return model(*(inputs if isinstance(inputs, tuple) else (inputs,)))
+
+
+def expected_groups(name: str, model: nn.Module) -> dict[str, tuple[int, bool, set[str], set[str]]]:
+    """Return by name of the group: its size, whether it is coupled, the tensors that write and those that read it."""
+    groups = {}
+    for group, text in SPECIMENS[name].groups.items():
+        size, coupled, writers, readers = re.fullmatch(r"(\d+)(~?):(.*)>(.*)", text).groups()
+        groups[group] = (int(size), bool(coupled), _paths(model, writers), _paths(model, readers))
+    return groups
+
+
+def _paths(model: nn.Module, patterns: str) -> set[str]:
+    tensors = {
+        name
+        for name, tensor in (*model.named_parameters(remove_duplicate=False), *model.named_buffers())
+        if tensor.is_floating_point()
+    }
+    found = set()
+    for pattern in patterns.split():
+        matches = {name for name in tensors if re.fullmatch(re.escape(pattern).replace(r"\*", r"[^.]+"), name)}
+        assert matches, f"nothing is called {pattern} in {sorted(tensors)}"
+        found |= matches
+    return found

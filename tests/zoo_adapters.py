@@ -1,0 +1,125 @@
+"""The zoo: adapters, checkpointing, branches, products of units, and ways out of PyTorch."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+from zoo_registry import layers, specimen
+
+
+class LoRALinear(nn.Module):
+    def __init__(self, inputs: int, outputs: int, rank: int) -> None:
+        super().__init__()
+        self.base = nn.Linear(inputs, outputs)
+        self.a, self.b = nn.Parameter(torch.randn(rank, inputs)), nn.Parameter(torch.zeros(outputs, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.base(x) + x @ self.a.t() @ self.b.t()
+
+
+@specimen(
+    {
+        "0.base": "8: 0.base.* 0.b > 2.base.weight 2.a",
+        "0.a": "3: 0.a > 0.b",
+        "2.a": "2: 2.a > 2.b",
+    }
+)
+def lora():
+    return nn.Sequential(LoRALinear(4, 8, 3), nn.ReLU(), LoRALinear(8, 2, 2)), torch.randn(16, 4)
+
+
+@specimen({"0.a": "3: 0.a > 0.b", "2.a": "2: 2.a > 2.b"})
+def lora_on_frozen_layers():
+    model = nn.Sequential(LoRALinear(4, 8, 3), nn.ReLU(), LoRALinear(8, 2, 2))
+    model[0].base.requires_grad_(False)
+    model[2].base.requires_grad_(False)
+    return model, torch.randn(16, 4)
+
+
+@specimen({"0": "8: 0.* > 2.a"}, may=("2.a",))
+def lora_merged():
+    class Merged(LoRALinear):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(x, self.b @ self.a, self.base.bias)
+
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), Merged(8, 2, 3)), torch.randn(16, 4)
+
+
+@specimen(
+    {
+        "first.0": "8: first.0.* > first.2.weight",
+        "first.2": "6: first.2.* > second.0.weight",
+        "second.0": "5: second.0.* > second.2.weight",
+    }
+)
+def activation_checkpointing():
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = layers(4, 8, 6), layers(6, 5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.second(checkpoint(self.first, x, use_reentrant=False))
+
+    return Model(), torch.randn(16, 4)
+
+
+@specimen({"wide": "8: wide.* > head.weight"}, may=("narrow",))
+def branch_on_the_data():
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.wide, self.narrow, self.head = nn.Linear(4, 8), nn.Linear(4, 8), nn.Linear(8, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            layer = self.wide if x.square().mean() < 1e6 else self.narrow
+            return self.head(torch.relu(layer(x)))
+
+    return Model(), torch.randn(16, 4)
+
+
+@specimen({"0": "6: 0.* > 1.weight 2.weight"})
+def bilinear_product():
+    class Model(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            x = torch.relu(self[0](x))
+            return self[1](x) @ self[2](x).transpose(-1, -2)
+
+    return Model(nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(6, 5)), torch.randn(4, 7, 4)
+
+
+@specimen({"0": "8: 0.* > 2.weight"}, refused={"2": "numpy"})
+def leaves_torch():
+    class Model(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self[2](torch.relu(self[0](x)))
+            return self[3](torch.from_numpy(x.detach().numpy().copy()).to(x))
+
+    return Model(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), nn.Linear(6, 2)), torch.randn(16, 4)
+
+
+@specimen({"0": "8: 0.* > 2.weight"}, refused={"2": "sort"})
+def sorted_features():
+    class Model(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return self[3](self[2](torch.relu(self[0](x))).sort(-1).values)
+
+    return Model(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), nn.Linear(6, 2)), torch.randn(16, 4)
+
+
+@specimen(
+    {"generator.0": "8: generator.0.* > generator.2.weight", "critic.0": "6: critic.0.* > critic.2.weight"},
+    refused={"generator.2": ""},
+)
+def generator_and_critic():
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.generator, self.critic = layers(3, 8, 4), layers(4, 6, 1)
+
+        def forward(self, noise: Tensor, real: Tensor) -> Tensor:
+            return self.critic(real).mean() - self.critic(self.generator(noise)).mean()
+
+    return Model(), (torch.randn(16, 3), torch.randn(16, 4))
