@@ -1,7 +1,27 @@
 """Data that drifts: streams of experiences, and the datamodule that feeds one to a Trainer."""
 
-from lightning_plasticity.streams.constructors import input_permuted, label_permuted
+from lightning_plasticity.streams.classes import ClassPairs, GrowingClasses
+from lightning_plasticity.streams.constructors import (
+    class_incremental,
+    class_pairs,
+    input_permuted,
+    label_permuted,
+    slowly_changing_regression,
+)
 from lightning_plasticity.streams.datamodule import StreamDataModule
 from lightning_plasticity.streams.permuted import PermutedInputs, PermutedLabels
+from lightning_plasticity.streams.regression import SlowlyChangingRegression
 
-__all__ = ["PermutedInputs", "PermutedLabels", "StreamDataModule", "input_permuted", "label_permuted"]
+__all__ = [
+    "ClassPairs",
+    "GrowingClasses",
+    "PermutedInputs",
+    "PermutedLabels",
+    "SlowlyChangingRegression",
+    "StreamDataModule",
+    "class_incremental",
+    "class_pairs",
+    "input_permuted",
+    "label_permuted",
+    "slowly_changing_regression",
+]

@@ -69,8 +69,13 @@ def test_a_resumed_run_tells_what_an_uninterrupted_one_would(tmp_path, epoch):
 def test_a_fit_without_a_stream_is_refused(tmp_path):
     loader = torch.utils.data.DataLoader(TensorDataset(torch.ones(2, 2), torch.tensor([0, 1])))
     trainer = pl.Trainer(
-        max_epochs=1, callbacks=[Diary(tmp_path)], logger=False, enable_progress_bar=False, accelerator="cpu",
-        enable_model_summary=False, enable_checkpointing=False,
+        max_epochs=1,
+        callbacks=[Diary(tmp_path)],
+        logger=False,
+        enable_progress_bar=False,
+        accelerator="cpu",
+        enable_model_summary=False,
+        enable_checkpointing=False,
     )
     with pytest.raises(InvalidArgumentError, match=r"datamodule is a NoneType.*StreamDataModule\(\.\.\.\)"):
         trainer.fit(Classifier(), loader)

@@ -3,11 +3,17 @@ import torch
 from torch.utils.data import TensorDataset
 
 from lightning_plasticity.streams import (
+    ClassPairs,
+    GrowingClasses,
     PermutedInputs,
     PermutedLabels,
+    SlowlyChangingRegression,
     StreamDataModule,
+    class_incremental,
+    class_pairs,
     input_permuted,
     label_permuted,
+    slowly_changing_regression,
 )
 
 pytestmark = [
@@ -89,3 +95,29 @@ def test_task_labels_are_dropped_unless_wanted(images):
         assert len(two) == 2
         assert [field.shape for field in three] == [(6, 4), (6,), (6,)]
         assert three[2].tolist() == [7] * 6
+
+
+def test_class_benchmarks_hold_the_same_classes_in_training_and_test(images):
+    shuffled = TensorDataset(images.tensors[0].flip(0), images.tensors[1].flip(0))
+    for benchmark, stream in (
+        (class_incremental(images, 1, test=shuffled, seed=3), GrowingClasses(images, 1, seed=3)),
+        (class_pairs(images, 3, test=shuffled, seed=3), ClassPairs(images, 3, seed=3)),
+    ):
+        assert len(benchmark.train_stream) == len(benchmark.test_stream) == 3
+        for place, (train, test) in enumerate(zip(benchmark.train_stream, benchmark.test_stream, strict=True)):
+            assert list(train.dataset.targets) == stream[place].targets == list(test.dataset.targets)[::-1]
+            assert torch.equal(train.dataset[0][0], test.dataset[len(test.dataset) - 1][0])
+
+
+def test_a_regression_benchmark_has_real_targets_and_runs_in_one_fit(trainer):
+    benchmark = slowly_changing_regression(800, 5, seed=2)
+    expected = SlowlyChangingRegression(800, 5, seed=2)
+    for place in (0, 799):
+        for (x, y), (expected_x, expected_y) in zip(
+            benchmark.train_stream[place].dataset, expected[place], strict=True
+        ):
+            assert torch.equal(x, expected_x)
+            assert torch.equal(y, expected_y)
+    datamodule = StreamDataModule(benchmark.train_stream[:3], batch_size=1, preload=True, shuffle=False)
+    x, y = next(iter(datamodule.train_dataloader()))
+    assert (x.shape, y.shape) == ((1, 20), (1, 1))
