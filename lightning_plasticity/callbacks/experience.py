@@ -57,3 +57,15 @@ def experience_ends(trainer: pl.Trainer) -> bool:
     """
     stream = stream_of(trainer)
     return stream.epoch_in_experience == stream.epochs_per_experience - 1
+
+
+def experience_changes(trainer: pl.Trainer) -> bool:
+    """Return whether this epoch is the first of an experience that follows another.
+
+    Args:
+        trainer: The Trainer, during a fit with a :class:`~lightning_plasticity.streams.StreamDataModule`.
+
+    Returns:
+        False for the first experience, which a new network meets.
+    """
+    return experience_begins(trainer) and stream_of(trainer).current_experience > 0

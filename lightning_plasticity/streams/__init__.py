@@ -9,6 +9,7 @@ from lightning_plasticity.streams.constructors import (
     slowly_changing_regression,
 )
 from lightning_plasticity.streams.datamodule import StreamDataModule
+from lightning_plasticity.streams.images import load_digits_images, load_images
 from lightning_plasticity.streams.permuted import PermutedInputs, PermutedLabels
 from lightning_plasticity.streams.regression import SlowlyChangingRegression
 
@@ -23,5 +24,7 @@ __all__ = [
     "class_pairs",
     "input_permuted",
     "label_permuted",
+    "load_digits_images",
+    "load_images",
     "slowly_changing_regression",
 ]

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -11,10 +13,8 @@ def oracle(network, bits, beta, published_offset):
     """One sample through the target network, unit by unit."""
     total = float(network.out_bias)
     for weights, bias, out in zip(network.weight.tolist(), network.bias.tolist(), network.out.tolist(), strict=True):
-        if published_offset:
-            negative = (len(bits) - sum(weights) + bias) / 2
-        else:
-            negative = sum(w < 0 for w in [*weights, bias])
+        miscounted = (len(bits) - sum(weights) + bias) / 2
+        negative = miscounted if published_offset else sum(w < 0 for w in [*weights, bias])
         activation = sum(w * x for w, x in zip(weights, bits, strict=True)) + bias
         if activation > beta * (len(bits) + 1) - negative:
             total += out
@@ -47,7 +47,7 @@ def test_so_many_slow_bits_flip_between_experiences_and_none_within(flips):
         assert (x[:, :15] == x[0, :15]).all()
         assert 0.2 < x[:, 15:].mean() < 0.8
         slow.append(x[0, :15])
-    assert [int((a != b).sum()) for a, b in zip(slow, slow[1:], strict=False)] == [flips] * 29
+    assert [int((a != b).sum()) for a, b in pairwise(slow)] == [flips] * 29
 
 
 def test_all_slow_bits_are_redrawn_on_request():
