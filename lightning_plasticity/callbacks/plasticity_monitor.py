@@ -15,7 +15,7 @@ from typing_extensions import override
 from lightning_plasticity.callbacks.example import find_units, has_example
 from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.metrics import DormantUnitRatio, EffectiveRank, WeightMagnitude
-from lightning_plasticity.metrics.weights import WeightMetric
+from lightning_plasticity.metrics.weights import WeightMagnitude as WeightMetric
 from lightning_plasticity.units import UnitGroup, UnitMap
 
 METRICS: Mapping[str, Callable[[], Metric]] = {

@@ -1,7 +1,79 @@
 """Floor 0: formulas, tensors in and tensors out."""
 
-from lightning_plasticity.functional.dormancy import dormant_unit_ratio, dormant_units, unit_scores
-from lightning_plasticity.functional.rank import effective_rank
-from lightning_plasticity.functional.weights import weight_magnitude
+from lightning_plasticity.functional.continual import (
+    area_under_curve,
+    average_accuracy,
+    backward_transfer,
+    forgetting,
+    forward_transfer,
+    intransigence,
+    online_accuracy,
+    relative_accuracy,
+)
+from lightning_plasticity.functional.dormancy import (
+    active_fraction,
+    dead_unit_ratio,
+    dormant_by_frequency,
+    dormant_unit_ratio,
+    dormant_units,
+    duplicate_unit_ratio,
+    gradient_dormant_ratio,
+    saturated_unit_ratio,
+    unit_scores,
+)
+from lightning_plasticity.functional.rank import (
+    approximate_rank,
+    effective_rank,
+    feature_rank,
+    numerical_rank,
+    participation_ratio,
+    rankme,
+    stable_rank,
+)
+from lightning_plasticity.functional.weights import (
+    distance_from_initialization,
+    gradient_norm,
+    optimizer_state_norms,
+    spectral_norm,
+    update_ratio,
+    weight_effective_rank,
+    weight_magnitude,
+    weight_norm,
+    zero_gradient_share,
+)
 
-__all__ = ["dormant_unit_ratio", "dormant_units", "effective_rank", "unit_scores", "weight_magnitude"]
+__all__ = [
+    "active_fraction",
+    "approximate_rank",
+    "area_under_curve",
+    "average_accuracy",
+    "backward_transfer",
+    "dead_unit_ratio",
+    "distance_from_initialization",
+    "dormant_by_frequency",
+    "dormant_unit_ratio",
+    "dormant_units",
+    "duplicate_unit_ratio",
+    "effective_rank",
+    "feature_rank",
+    "forgetting",
+    "forward_transfer",
+    "gradient_dormant_ratio",
+    "gradient_norm",
+    "intransigence",
+    "numerical_rank",
+    "online_accuracy",
+    "optimizer_state_norms",
+    "participation_ratio",
+    "rankme",
+    "relative_accuracy",
+    "saturated_unit_ratio",
+    "spectral_norm",
+    "stable_rank",
+    "unit_scores",
+    "update_ratio",
+    "weight_effective_rank",
+    "weight_magnitude",
+    "weight_norm",
+    "zero_gradient_share",
+]

@@ -58,6 +58,20 @@ def as_samples(features: Tensor, positions: Positions = "samples") -> Tensor:
     return features.movedim(1, -1).reshape(-1, features.shape[1])
 
 
+def check_share(name: str, share: float) -> None:
+    """Refuse a share outside of ``(0, 1]``.
+
+    Args:
+        name: The argument's name.
+        share: Its value.
+
+    Raises:
+        InvalidArgumentError: If it is out of range.
+    """
+    if not 0 < share <= 1:
+        raise InvalidArgumentError(f"{name}={share}", "a share in (0, 1]", f"Correct `{name}`")
+
+
 def rounding_unit(dtype: torch.dtype) -> float:
     """Return the relative spacing of the numbers of a dtype; 0 for integers, which are exact."""
     return torch.finfo(dtype).eps if dtype.is_floating_point else 0.0
@@ -114,6 +128,53 @@ def singular_values(features: Tensor) -> Tensor:
     return sigma * scale
 
 
+def spectrum(features: Tensor, centered: bool, noise_floor: float | None, positions: Positions) -> Tensor:
+    """Return the singular values of features, those that may be noise set to zero.
+
+    Args:
+        features: Samples by features, ``[N, D]``, or maps ``[N, D, *positions]``.
+        centered: Subtract the mean of every feature first.
+        noise_floor: Share of the largest singular value up to which the others are noise; None for what rounding to
+            half precision can produce, see :func:`rounding_noise`, and nothing at higher precision.
+        positions: What the positions of a map are, see :func:`as_samples`.
+
+    Returns:
+        ``[min(N, D)]`` in descending order, float64; all NaN if a feature is not finite.
+
+    Example:
+        >>> spectrum(torch.diag(torch.tensor([1.0, 0.1])), centered=False, noise_floor=0.2, positions="samples")
+        tensor([1., 0.], dtype=torch.float64)
+    """
+    rows = as_samples(features, positions).double()
+    if centered and rows.shape[0]:
+        rows = rows - rows.mean(0)
+    samples, size = rows.shape
+    return without_noise(singular_values(rows), samples, size, rounding_unit(features.dtype), noise_floor)
+
+
+def without_noise(
+    sigma: Tensor, samples: Tensor | int, features: int, epsilon: Tensor | float, noise_floor: float | None
+) -> Tensor:
+    """Return singular values, those that may be noise set to zero; see :func:`spectrum`.
+
+    Args:
+        sigma: Singular values ``[K]``, in descending order.
+        samples: Number of samples ``N``.
+        features: Number of features ``D``.
+        epsilon: Relative spacing of the numbers of the features.
+        noise_floor: As in :func:`spectrum`.
+
+    Returns:
+        ``[K]``; NaN stays NaN.
+    """
+    if noise_floor is not None:
+        floor = noise_floor * sigma[:1]
+    else:
+        is_half = epsilon > rounding_unit(torch.float32)
+        floor = rounding_noise(sigma.norm(), samples, features, epsilon) * is_half
+    return sigma.where(~(sigma <= floor), 0.0)
+
+
 def compress(factor: Tensor) -> Tensor:
     """Return a factor with the same Gram matrix and at most ``D`` rows.
 
@@ -138,6 +199,39 @@ def compress(factor: Tensor) -> Tensor:
     is_safe = not failed and _is_well_conditioned(triangle)
     root: Tensor = triangle.mT if is_safe else torch.linalg.qr(rows, mode="r").R
     return root * scale
+
+
+def shrink(factor: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the Frequent Directions sketch of a factor: its leading directions, all shortened alike.
+
+    With ``δ`` the largest squared singular value that does not fit, each of the others is reduced to ``√(σ² - δ)``.
+    Every eigenvalue of the Gram matrix falls by at most ``δ``, and over any sequence of such steps by at most the sum
+    of their ``δ``, which is at most ``‖X - X_k‖_F² / (rows + 1 - k)`` for every ``k ≤ rows``, where ``X_k`` is the best
+    approximation of rank ``k``. Sketches stack like factors.
+
+    Args:
+        factor: Rows by features, ``[R, D]``, float64.
+        rows: Rows to keep; at least 1 and fewer than ``R``.
+
+    Returns:
+        The sketch ``[rows, D]``, the ``δ`` of this step, and the squared Frobenius norm that was lost.
+
+    References:
+        Ghashami et al., "Frequent directions: simple and deterministic matrix sketching", SIAM Journal on Computing
+        45, 2016, theorem 1.1.
+
+    Example:
+        >>> sketch, delta, lost = shrink(torch.diag(torch.tensor([3.0, 2.0, 1.0])).double(), 2)
+        >>> singular_values(sketch).square().round(), delta.round(), lost.round()
+        (tensor([8., 3.], dtype=torch.float64), tensor(1., dtype=torch.float64), tensor(3., dtype=torch.float64))
+    """
+    scaled, scale = _scaled(factor)
+    eigenvalues, vectors = torch.linalg.eigh(_lower_gram(scaled.mT))
+    kept, delta = eigenvalues[-rows:], eigenvalues[-rows - 1].clamp(min=0)
+    shortening = ((kept - delta) / kept.where(kept > 0, 1.0)).clamp(min=0).sqrt()
+    sketch = shortening[:, None] * (vectors[:, -rows:].mT @ scaled)
+    lost = eigenvalues.sum() - (kept - delta).clamp(min=0).sum()
+    return sketch * scale, delta * scale.square(), lost * scale.square()
 
 
 def _scaled(features: Tensor) -> tuple[Tensor, Tensor]:

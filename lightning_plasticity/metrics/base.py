@@ -24,8 +24,16 @@ class PlasticityMetric(Metric):
     full_state_update = False
     is_differentiable = False
 
-    def _join(self, name: str, parts: Sequence[Tensor]) -> Tensor:
-        """Return what the states ``parts`` of several processes or batches are together."""
+    def join(self, name: str, parts: Sequence[Tensor]) -> Tensor:
+        """Return what the states of several processes or batches are together.
+
+        Args:
+            name: The state.
+            parts: Its values; empty ones are those of processes that saw no data.
+
+        Returns:
+            The value for all data.
+        """
         reduction = cast("Callable[[Tensor], Tensor]", self._reductions[name])
         filled = [part for part in parts if part.numel()]
         if not filled:
@@ -40,20 +48,35 @@ class PlasticityMetric(Metric):
         self._condense()
         for name in self._defaults:
             state = getattr(self, name)
-            local = self._one(state) if isinstance(state, list) else state
-            joined = self._join(name, dist_sync_fn(local, group=process_group or self.process_group))
+            local = self.one(state) if isinstance(state, list) else state
+            joined = self.join(name, dist_sync_fn(local, group=process_group or self.process_group))
             setattr(self, name, [joined] if isinstance(state, list) else joined)
 
     @override
     def _reduce_states(self, incoming_state: dict[str, Any]) -> None:
         for name in self._defaults:
             local, other = getattr(self, name), incoming_state[name]
-            setattr(self, name, other + local if isinstance(local, list) else self._join(name, [other, local]))
+            setattr(self, name, other + local if isinstance(local, list) else self.join(name, [other, local]))
         self._condense()
 
-    def _one(self, state: list[Tensor]) -> Tensor:
-        """Return a list state as one tensor, ``[0, 0]`` if it is empty."""
+    def one(self, state: list[Tensor]) -> Tensor:
+        """Return a list state as one tensor, ``[0, 0]`` if it is empty.
+
+        Args:
+            state: The list.
+
+        Returns:
+            Its tensors, concatenated.
+        """
         return torch.cat(state) if state else torch.zeros(0, 0, dtype=torch.float64, device=self.device)
+
+    @override
+    def reset(self) -> None:
+        """Forget all data."""
+        for name, default in self._defaults.items():
+            if isinstance(default, list):  # torchmetrics would clear the list that a wrapper may have put aside
+                setattr(self, name, [])
+        super().reset()
 
     @override
     def plot(self, val: Any = None, ax: Any = None) -> Any:

@@ -4,130 +4,219 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from typing_extensions import override
 
 from lightning_plasticity.errors import InvalidArgumentError
-from lightning_plasticity.functional.rank import _effective_rank, _floored
-from lightning_plasticity.functional.spectrum import Positions, as_samples, compress, rounding_unit, singular_values
-from lightning_plasticity.metrics.base import PlasticityMetric
-
-
-class SpectralMetric(PlasticityMetric):
-    """Base of the metrics that are functions of the singular values of the features seen so far.
-
-    The state is a factor of the features beside a column of ones, see :mod:`lightning_plasticity.functional.spectrum`:
-    centred or not, all such metrics in one ``MetricCollection`` share it. It holds the samples themselves until there
-    are four times as many as features, then as many rows as features, whatever the number of samples.
-
-    Args:
-        centered: Subtract the mean of every feature.
-        noise_floor: Singular values up to this share of the largest count as zero. Default: for half precision what
-            rounding alone can produce, otherwise nothing.
-        positions: Whether the positions of a map ``[N, D, *positions]`` are ``"samples"`` or are replaced by their
-            ``"mean"``.
-        kwargs: Arguments of :class:`torchmetrics.Metric`.
-    """
-
-    higher_is_better = True
-    plot_lower_bound = 0.0
-
-    samples: Tensor
-    epsilon: Tensor
-
-    def __init__(
-        self,
-        *,
-        centered: bool = False,
-        noise_floor: float | None = None,
-        positions: Positions = "samples",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(**kwargs)
-        if noise_floor is not None and not 0 <= noise_floor < 1:
-            raise InvalidArgumentError(f"noise_floor={noise_floor}", "a share in [0, 1), or None", "Correct it")
-        self.centered, self.noise_floor, self.positions = centered, noise_floor, positions
-        # Metrics that update differently must not share a state, which torchmetrics decides by its name.
-        self._rows_name = f"rows_{positions}"
-        self.add_state(self._rows_name, [], dist_reduce_fx="cat")
-        self.add_state("samples", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
-        self.add_state("epsilon", torch.zeros((), dtype=torch.float64), dist_reduce_fx="max")
-
-    @override
-    def update(self, features: Tensor) -> None:
-        """Take in a batch of features.
-
-        Args:
-            features: Samples by features, ``[N, D]``, or maps ``[N, D, *positions]``.
-
-        Raises:
-            InvalidArgumentError: If the number of features is not that of earlier batches.
-        """
-        rows = as_samples(features, self.positions)
-        rows = torch.cat([torch.ones_like(rows[:, :1], dtype=torch.float64), rows.double()], dim=1)
-        factor = self._factor
-        if factor and factor[0].shape[1] != rows.shape[1]:
-            raise InvalidArgumentError(
-                f"a batch of {rows.shape[1] - 1} features after batches of {factor[0].shape[1] - 1}",
-                "the same number of features in every batch",
-                "Use one metric per layer, or reset it when the layer changes",
-            )
-        factor.append(rows)
-        self.samples = self.samples + rows.shape[0]
-        self.epsilon = self.epsilon.clamp(min=rounding_unit(features.dtype))
-        if sum(len(block) for block in factor) > 4 * rows.shape[1]:
-            self._condense()
-
-    @property
-    def _factor(self) -> list[Tensor]:
-        state: list[Tensor] = getattr(self, self._rows_name)
-        return state
-
-    @override
-    def _condense(self) -> None:
-        if self._factor:
-            setattr(self, self._rows_name, [compress(self._one(self._factor))])
-
-    def singular_values(self) -> Tensor:
-        """Return the singular values of all features seen so far.
-
-        Returns:
-            Float64, in descending order, at most ``min(N, D)`` of them; those below the noise floor are zero.
-        """
-        factor = self._one(self._factor)
-        ones, rows = factor[:, :1], factor[:, 1:]
-        if self.centered:
-            ones = torch.nn.functional.normalize(ones, dim=0)
-            rows = rows - ones @ (ones.mT @ rows)
-        return _floored(singular_values(rows), self.samples, rows.shape[1], self.epsilon, self.noise_floor)
+from lightning_plasticity.functional import rank
+from lightning_plasticity.functional.spectrum import check_share
+from lightning_plasticity.metrics.factor import SpectralMetric
 
 
 class EffectiveRank(SpectralMetric):
-    """Effective rank ``exp(-Σ p log p)`` with ``p = σ / Σσ`` of the features, in ``[1, min(N, D)]``.
-
-    0 for features that are all zero, NaN if one is not finite.
+    """Effective rank ``exp(-Σ p log p)`` with ``p = σ / Σσ`` of features, in ``[1, min(N, D)]``.
 
     Args:
-        centered: Subtract the mean of every feature.
-        noise_floor: Singular values up to this share of the largest count as zero. Default: for half precision what
-            rounding alone can produce, otherwise nothing.
-        positions: Whether the positions of a map ``[N, D, *positions]`` are ``"samples"`` or are replaced by their
-            ``"mean"``.
-        kwargs: Arguments of :class:`torchmetrics.Metric`.
+        kwargs: ``centered``, ``noise_floor``, ``positions`` and ``max_features`` of
+            :class:`~lightning_plasticity.metrics.factor.SpectralMetric`, and arguments of
+            :class:`torchmetrics.Metric`.
 
     References:
         Roy and Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007.
 
     Example:
+        >>> import torch
         >>> metric = EffectiveRank()
-        >>> metric.update(torch.eye(4)[:2])
-        >>> metric.update(torch.eye(4)[2:])
+        >>> metric.update(torch.eye(4)[:1])
+        >>> metric.update(torch.eye(4)[1:])
         >>> metric.compute()
         tensor(4., dtype=torch.float64)
     """
 
     @override
-    def compute(self) -> Tensor:
-        """Return the effective rank, a float64 scalar."""
-        return _effective_rank(self.singular_values())
+    def measure(self, sigma: Tensor) -> Tensor:
+        return rank._effective_rank(sigma)
+
+
+class RankMe(SpectralMetric):
+    """RankMe ``exp(-Σ p log p)`` with ``p = σ / Σσ + ε`` of features, in ``(0, min(N, D)]`` up to ``ε``.
+
+    Args:
+        epsilon: What is added to every share ``p``; the paper's value.
+        kwargs: ``centered``, ``noise_floor``, ``positions`` and ``max_features`` of
+            :class:`~lightning_plasticity.metrics.factor.SpectralMetric`, and arguments of
+            :class:`torchmetrics.Metric`.
+
+    References:
+        Garrido et al., "RankMe: assessing the downstream performance of pretrained self-supervised representations by
+        their rank", ICML 2023, equation 1.
+
+    Example:
+        >>> import torch
+        >>> metric = RankMe()
+        >>> metric.update(torch.eye(4)[:1])
+        >>> metric.update(torch.eye(4)[1:])
+        >>> metric.compute()
+        tensor(4.0000, dtype=torch.float64)
+    """
+
+    def __init__(self, epsilon: float = 1e-7, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    @override
+    def measure(self, sigma: Tensor) -> Tensor:
+        return rank._rankme(sigma, self.epsilon)
+
+
+class StableRank(SpectralMetric):
+    """Stable rank ``‖X‖_F² / ‖X‖₂²`` of features, in ``[1, min(N, D)]``.
+
+    What the Nature paper on loss of plasticity calls stable rank is :class:`ApproximateRank` with ``power=1``.
+
+    Args:
+        kwargs: ``centered``, ``noise_floor``, ``positions`` and ``max_features`` of
+            :class:`~lightning_plasticity.metrics.factor.SpectralMetric`, and arguments of
+            :class:`torchmetrics.Metric`.
+
+    References:
+        Rudelson and Vershynin, "Sampling from large matrices", Journal of the ACM 54, 2007.
+
+    Example:
+        >>> import torch
+        >>> metric = StableRank()
+        >>> metric.update(torch.diag(torch.tensor([2.0, 1.0, 1.0]))[:1])
+        >>> metric.update(torch.diag(torch.tensor([2.0, 1.0, 1.0]))[1:])
+        >>> metric.compute()
+        tensor(1.5000, dtype=torch.float64)
+    """
+
+    @override
+    def measure(self, sigma: Tensor) -> Tensor:
+        return rank._stable_rank(sigma)
+
+
+class ParticipationRatio(SpectralMetric):
+    """Participation ratio ``(Σλ)² / Σλ²`` with ``λ = σ²`` of features, in ``[1, min(N, D)]``.
+
+    Args:
+        kwargs: ``centered``, ``noise_floor``, ``positions`` and ``max_features`` of
+            :class:`~lightning_plasticity.metrics.factor.SpectralMetric`, and arguments of
+            :class:`torchmetrics.Metric`.
+
+    References:
+        Gao et al., "A theory of multineuronal dimensionality, dynamics and measurement", bioRxiv 214262, 2017.
+
+    Example:
+        >>> import torch
+        >>> metric = ParticipationRatio()
+        >>> metric.update(torch.diag(torch.tensor([1.0, 1.0, 0.0]))[:1])
+        >>> metric.update(torch.diag(torch.tensor([1.0, 1.0, 0.0]))[1:])
+        >>> metric.compute()
+        tensor(2., dtype=torch.float64)
+    """
+
+    @override
+    def measure(self, sigma: Tensor) -> Tensor:
+        return rank._participation_ratio(sigma)
+
+
+class ApproximateRank(SpectralMetric):
+    """Fewest directions that hold a share of the spectrum, ``min{k: Σ_{i≤k} σ_iᵖ ≥ threshold · Σσᵖ}``.
+
+    With ``power=1`` this is what the Nature paper on loss of plasticity calls stable rank, and Kumar et al. srank.
+
+    Args:
+        threshold: The share to hold, in ``(0, 1]``.
+        power: The exponent ``p``: 2 for the share of the variance, 1 for the share of the singular values.
+        kwargs: ``centered``, ``noise_floor``, ``positions`` and ``max_features`` of
+            :class:`~lightning_plasticity.metrics.factor.SpectralMetric`, and arguments of
+            :class:`torchmetrics.Metric`.
+
+    Raises:
+        InvalidArgumentError: If ``threshold`` or ``power`` is out of range.
+
+    References:
+        Yang et al., "Harnessing structures for value-based planning and reinforcement learning", ICLR 2020 (power 2).
+        Dohare et al., "Loss of plasticity in deep continual learning", Nature 632, 2024 (power 1).
+
+    Example:
+        >>> import torch
+        >>> metric = ApproximateRank(power=1)
+        >>> metric.update(torch.diag(torch.tensor([10.0, 1.0, 0.5]))[:1])
+        >>> metric.update(torch.diag(torch.tensor([10.0, 1.0, 0.5]))[1:])
+        >>> metric.compute()
+        tensor(3., dtype=torch.float64)
+    """
+
+    def __init__(self, threshold: float = 0.99, power: int = 2, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        check_share("threshold", threshold)
+        if power not in {1, 2}:
+            raise InvalidArgumentError(f"power={power}", "1 or 2", "Use 2 for variance, 1 for the Nature paper's rank")
+        self.threshold, self.power = threshold, power
+
+    @override
+    def measure(self, sigma: Tensor) -> Tensor:
+        return rank._approximate_rank(sigma, self.threshold, self.power)
+
+
+class NumericalRank(SpectralMetric):
+    """Number of singular values of features above rounding, ``#{σ > tolerance · σ₁}``.
+
+    Args:
+        tolerance: Share of the largest singular value; default as in
+            :func:`~lightning_plasticity.functional.numerical_rank`.
+        kwargs: ``centered``, ``noise_floor``, ``positions`` and ``max_features`` of
+            :class:`~lightning_plasticity.metrics.factor.SpectralMetric`, and arguments of
+            :class:`torchmetrics.Metric`.
+
+    References:
+        Golub and Van Loan, "Matrix computations", 4th edition, section 5.4.1.
+
+    Example:
+        >>> import torch
+        >>> metric = NumericalRank()
+        >>> metric.update(torch.diag(torch.tensor([1.0, 1e-3, 1e-9]))[:1])
+        >>> metric.update(torch.diag(torch.tensor([1.0, 1e-3, 1e-9]))[1:])
+        >>> metric.compute()
+        tensor(2., dtype=torch.float64)
+    """
+
+    def __init__(self, tolerance: float | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.tolerance = tolerance
+
+    @override
+    def measure(self, sigma: Tensor) -> Tensor:
+        return rank._numerical_rank(sigma, self.tolerance, self.num_features, self.rounding)
+
+
+class FeatureRank(SpectralMetric):
+    """Number of directions of features with some spread, ``#{σ(X / √N) > epsilon}``.
+
+    Args:
+        epsilon: In the unit of the features; unlike the other ranks, this one depends on their scale.
+        kwargs: ``centered``, ``noise_floor``, ``positions`` and ``max_features`` of
+            :class:`~lightning_plasticity.metrics.factor.SpectralMetric`, and arguments of
+            :class:`torchmetrics.Metric`.
+
+    References:
+        Lyle et al., "Understanding and preventing capacity loss in reinforcement learning", ICLR 2022, section 4.
+
+    Example:
+        >>> import torch
+        >>> metric = FeatureRank()
+        >>> metric.update(torch.diag(torch.tensor([1.0, 0.1, 1e-3]))[:1])
+        >>> metric.update(torch.diag(torch.tensor([1.0, 0.1, 1e-3]))[1:])
+        >>> metric.compute()
+        tensor(2., dtype=torch.float64)
+    """
+
+    def __init__(self, epsilon: float = 0.01, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    @override
+    def measure(self, sigma: Tensor) -> Tensor:
+        return rank._feature_rank(sigma, self.samples, self.epsilon)

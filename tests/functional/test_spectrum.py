@@ -4,7 +4,14 @@ import pytest
 import torch
 
 from lightning_plasticity.errors import InvalidArgumentError
-from lightning_plasticity.functional.spectrum import as_samples, compress, rounding_noise, singular_values
+from lightning_plasticity.functional.spectrum import (
+    as_samples,
+    compress,
+    rounding_noise,
+    rounding_unit,
+    shrink,
+    singular_values,
+)
 
 
 def features(samples, size, decay, seed=0):
@@ -17,7 +24,7 @@ def features(samples, size, decay, seed=0):
 
 
 @pytest.mark.parametrize("decay", [1.0, 1e-3, 1e-5, 1e-8])
-@pytest.mark.parametrize(("samples", "size"), [(1, 5), (5, 1), (30, 80), (300, 40), (700, 600)])
+@pytest.mark.parametrize(("samples", "size"), [(1, 5), (5, 1), (30, 80), (300, 40), (560, 530)])
 def test_singular_values_are_those_of_a_decomposition(samples, size, decay):
     x = features(samples, size, decay)
     assert torch.allclose(singular_values(x), torch.linalg.svdvals(x), rtol=1e-7, atol=1e-14)
@@ -79,3 +86,26 @@ def test_a_vector_is_refused():
 def test_an_unknown_treatment_of_positions_is_refused():
     with pytest.raises(InvalidArgumentError, match=r"positions='max'.*'samples' or 'mean'"):
         as_samples(torch.zeros(5, 2), "max")
+
+
+def test_a_sketch_keeps_its_promise():
+    x = features(400, 60, 1e-2)
+    sketch, delta, lost = shrink(x, 15)
+    difference = torch.linalg.eigvalsh(x.mT @ x - sketch.mT @ sketch)
+    tail = torch.linalg.svdvals(x).square()
+    assert sketch.shape == (15, 60)
+    assert difference[0] > -1e-12
+    assert difference[-1] <= delta * (1 + 1e-9) <= min(tail[k:].sum() / (16 - k) for k in range(15)) * (1 + 1e-9)
+    assert torch.allclose(lost, x.norm() ** 2 - sketch.norm() ** 2)
+
+
+def test_a_sketch_of_few_directions_loses_nothing():
+    x = features(100, 5, 0.1) @ features(5, 60, 1.0)
+    sketch, delta, _ = shrink(x, 10)
+    assert delta < 1e-14
+    assert torch.allclose(sketch.mT @ sketch, x.mT @ x, atol=1e-12)
+
+
+def test_rounding_noise_is_zero_for_exact_numbers():
+    assert not rounding_unit(torch.int64)
+    assert rounding_noise(torch.tensor(3.0), 0, 4, 0.1) == 0
