@@ -40,10 +40,25 @@ def jointly(law: Law, box: Sandbox, chosen: Chosen) -> dict[str, str]:
     together = law(box, chosen)
     if not together or len(chosen) == 1:
         return together
-    alone: dict[str, str] = {}
+    alone = separately(law, box, chosen)
+    return alone or {name: f"together with other groups: {problem}" for name, problem in together.items()}
+
+
+def separately(law: Law, box: Sandbox, chosen: Chosen) -> dict[str, str]:
+    """Check a law for one group after the other.
+
+    Args:
+        law: The law.
+        box: The model.
+        chosen: Groups and units.
+
+    Returns:
+        The problems by group name.
+    """
+    problems: dict[str, str] = {}
     for one in chosen:
-        alone |= law(box, [one])
-    return alone or {group.name: f"together with other groups: {together[group.name]}" for group, _ in chosen}
+        problems |= law(box, [one])
+    return problems
 
 
 def independent(box: Sandbox, chosen: Chosen) -> dict[str, str]:
@@ -92,19 +107,53 @@ def minimal(box: Sandbox, group: UnitGroup, slot: Slot) -> bool:
 
 
 def exclusive(box: Sandbox, chosen: Chosen) -> dict[str, str]:
-    """Return the groups in which the outgoing slots of units that carry nothing do carry something."""
+    """Return the groups in which the outgoing slots of units that carry nothing do carry something.
+
+    Statistics are held constant, because a reader with weight norm scales all columns if one of them is set to zero.
+
+    Args:
+        box: The model.
+        chosen: Groups and units.
+
+    Returns:
+        What is wrong, by group.
+    """
     problems: dict[str, str] = {}
     for constant in (0.0, _SATURATED):
+        frozen = FrozenStatistics()
         with box.edited():
-            for group, units in chosen:
-                box.silence(group.incoming + group.norms, units, constant)
-            before = box.run()
+            _silence(box, chosen, constant)
+            before = box.run(frozen)
             _cut(box, chosen)
-            change = difference(before, box.run())
+            change = difference(before, box.run(frozen.replay()))
         if change <= box.tolerance:
             return {}
         problems = problems or _about(chosen, f"though they are silent, their outgoing slots add {change:.1e}")
     return problems
+
+
+def self_contained(box: Sandbox, chosen: Chosen) -> bool | None:
+    """Return whether units that carry nothing are constants where they are read, such as the cosine of zero.
+
+    Every other weight and every input is moved; what the tap shows of the silent units must stay the same.
+
+    Args:
+        box: The model.
+        chosen: Groups and units.
+
+    Returns:
+        Whether nothing but the units is read; None if a group has no tap.
+    """
+    if any(group.tap is None for group, _ in chosen):
+        return None
+    frozen = FrozenStatistics()
+    with box.edited():
+        _silence(box, chosen, 0.0)
+        before = _activations(box, chosen, frozen)
+    with box.shaken(), box.edited():
+        _silence(box, chosen, 0.0)
+        after = _activations(box, chosen, frozen.replay())
+    return not any(_moved(before[group.name], after[group.name], box.tolerance)[units].any() for group, units in chosen)
 
 
 def disjoint(box: Sandbox, group: UnitGroup) -> list[str]:
@@ -112,43 +161,30 @@ def disjoint(box: Sandbox, group: UnitGroup) -> list[str]:
 
     Args:
         box: The model; it does not run.
-        group: The group, of which every unit is checked.
+        group: The group.
 
     Returns:
         What is wrong, one sentence per slot.
     """
     units = torch.arange(group.size)
     problems = []
-    with box.edited():
-        for slot in group.slots:
+    for slot in group.slots:
+        with box.edited():
             entries = slot.gather(units)
             owners = units.reshape(-1, *(1 for _ in entries.shape[1:])).to(entries)
             box.assign(slot, units, owners)
             if (slot.gather(units) != owners).any():
                 problems.append(f"{slot.path}: an entry belongs to two units")
-        for slot in group.incoming:
-            box.assign(slot, units, 1.0)
-        box.fill(group.outgoing, units, 0.0)
+    one = box.choose(group.size, 1)
+    with box.edited():
+        box.fill(group.incoming, one, 1.0)
+        box.fill(group.outgoing, one, 0.0)
         problems += [
             f"{slot.path}: its entries are read where they are written (tied weights)"
             for slot in group.incoming
-            if not slot.gather(units).any()
+            if not slot.gather(one).any()
         ]
     return problems
-
-
-def silent(box: Sandbox, chosen: Chosen) -> dict[str, str]:
-    """Return the groups of which no tap shows that units with zero incoming slots carry zeros."""
-    with box.edited():
-        for group, units in chosen:
-            box.silence(group.incoming + group.norms, units)
-        seen = _activations(box, chosen)
-    loud = [
-        (group, units)
-        for group, units in chosen
-        if group.tap is None or any(x[:, units.to(x.device)].any() for x in seen[group.name])
-    ]
-    return _about(loud, "they are not silent with zero incoming slots")
 
 
 def interchangeable(box: Sandbox, chosen: Chosen) -> dict[str, str]:
@@ -222,6 +258,11 @@ def _cut(box: Sandbox, chosen: Chosen) -> None:
         box.fill(group.outgoing, units, 0.0)
 
 
+def _silence(box: Sandbox, chosen: Chosen, constant: float) -> None:
+    for group, units in chosen:
+        box.silence(group.incoming + group.norms, units, constant)
+
+
 def _redraw(box: Sandbox, chosen: Chosen, scale: float) -> None:
     for group, units in chosen:
         box.redraw(group.incoming + group.norms, units, scale)
@@ -235,7 +276,7 @@ def _about(chosen: Chosen, problem: str) -> dict[str, str]:
     return {group.name: f"units {units.tolist()}: {problem}" for group, units in chosen}
 
 
-def _activations(box: Sandbox, chosen: Chosen) -> dict[str, list[Tensor]]:
+def _activations(box: Sandbox, chosen: Chosen, *modes: FrozenStatistics) -> dict[str, list[Tensor]]:
     """Return what the tap of every group sees in one run, per call the features of every unit, ``[N, U, K]``."""
     seen: dict[str, list[Tensor]] = {group.name: [] for group, _ in chosen}
 
@@ -246,7 +287,7 @@ def _activations(box: Sandbox, chosen: Chosen) -> dict[str, list[Tensor]]:
         for group, _ in chosen:
             if group.tap is not None:
                 stack.callback(group.tap.watch(partial(collect, group.name, group.tap)).remove)
-        box.run()
+        box.run(*modes)
     return seen
 
 

@@ -7,7 +7,7 @@ so that the user's own numbers are never touched; leaving it swaps them back.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units.restoring import (
@@ -39,13 +39,17 @@ class Sandbox:
     Args:
         model: The model, its data already swapped.
         call: Runs the model once.
-        tolerance: Relative change of an output that counts as none.
+        inputs: The floating-point tensors it runs on, if they are known.
+        dtype: The precision, which decides the relative change of an output that counts as none.
         seed: Seed of the global generators before every run, so that dropout draws the same mask every time, and of the
             values that are drawn.
     """
 
-    def __init__(self, model: nn.Module, call: Callable[[], Any], tolerance: float, seed: int) -> None:
-        self.model, self.call, self.tolerance, self.seed = model, call, tolerance, seed
+    def __init__(
+        self, model: nn.Module, call: Callable[[], Any], inputs: Sequence[Tensor], dtype: torch.dtype, seed: int
+    ) -> None:
+        self.model, self.call, self._inputs, self.dtype, self.seed = model, call, inputs, dtype, seed
+        self.tolerance = _TOLERANCE[dtype]
         self.generator = torch.Generator().manual_seed(seed)
         self.training = False
         self.runs = 0
@@ -66,7 +70,7 @@ class Sandbox:
             stack.enter_context(attributes_restored(self.model))
             stack.enter_context(buffer_values_restored(self.model))
             stack.enter_context(torch.no_grad())
-            for mode in (_Promotion(), *modes):  # type: ignore[no-untyped-call]
+            for mode in (_Promotion(self.dtype), *modes):
                 stack.enter_context(mode)
             seed_everything(self.seed)
             return [tensor.detach().clone() for tensor in tensors_in(self.call())]
@@ -114,6 +118,19 @@ class Sandbox:
             value = {"variance": 1.0, "bias": constant, "shift": constant}.get(slot.kind, 0.0)
             self.assign(slot, units, value)
 
+    @contextmanager
+    def shaken(self) -> Generator[None, None, None]:
+        """Move every trainable parameter, and the inputs unless a callable holds them, during the block."""
+        moved = [p.data for p in self.model.parameters() if p.requires_grad and p.is_floating_point()]
+        saved = [(tensor, tensor.clone()) for tensor in (*moved, *self._inputs)]
+        try:
+            for tensor, value in saved:
+                tensor.add_(0.1 * value.square().mean().sqrt() * self.normal(value.shape).to(value))
+            yield
+        finally:
+            for tensor, value in saved:
+                tensor.copy_(value)
+
     def normal(self, shape: Iterable[int]) -> Tensor:
         """Return normally distributed numbers of the sandbox's own generator."""
         return torch.randn(tuple(shape), generator=self.generator, dtype=torch.float64)
@@ -152,7 +169,8 @@ def sandbox(
         stack.enter_context(attributes_restored(model))
         stack.enter_context(unfused_attention())
         stack.enter_context(_data_swapped(model, dtype, generator))
-        yield Sandbox(model, _call(model, example_inputs, dtype), _TOLERANCE[dtype], seed)
+        call, inputs = _call(model, example_inputs, dtype)
+        yield Sandbox(model, call, inputs, dtype, seed)
 
 
 def tensors_in(value: Any) -> Iterator[Tensor]:
@@ -177,26 +195,39 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
             yield from tensors_in(getattr(value, entry.name))
 
 
-def _call(model: nn.Module, example_inputs: ExampleInputs, dtype: torch.dtype) -> Callable[[], Any]:
-    if callable(example_inputs) and not isinstance(example_inputs, Tensor):
-        return example_inputs
-    inputs: Any = tree_map(
-        lambda leaf: leaf.to(dtype) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf,
-        dict(example_inputs) if isinstance(example_inputs, Mapping) else example_inputs,
-    )
-    if isinstance(inputs, dict):
-        return lambda: model(**inputs)
-    return lambda: model(*(inputs if isinstance(inputs, (tuple, list)) else (inputs,)))
+def _call(
+    model: nn.Module, example_inputs: ExampleInputs, dtype: torch.dtype
+) -> tuple[Callable[[], Any], list[Tensor]]:
+    """Return what runs the model once, and the floating-point tensors it runs on."""
+    if callable(example_inputs):
+        return example_inputs, []
+    single = isinstance(example_inputs, Tensor)
+    leaves, structure = tree_flatten((example_inputs,) if single else example_inputs)
+    leaves = [_to_float(leaf, dtype) for leaf in leaves]
+    inputs = tree_unflatten(leaves, structure)
+    call = (lambda: model(**inputs)) if isinstance(inputs, Mapping) else (lambda: model(*inputs))
+    return call, [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def _to_float(leaf: Any, dtype: torch.dtype) -> Any:
+    return leaf.to(dtype, copy=True) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
 
 class _Promotion(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Let float32 tensors (a batch inside a callable, constants of the code) meet a model in double precision."""
+    """Keep a run in one precision: a float32 batch or constant is promoted, a cast to less precision is not made."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._dtype = dtype
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        leaves, structure = tree_flatten((args, kwargs or {}))
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._to_copy.default and args[0].dtype == self._dtype and _is_float(kwargs.get("dtype")):
+            kwargs = {**kwargs, "dtype": self._dtype}
+        leaves, structure = tree_flatten((args, kwargs))
         floats = {leaf.dtype for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()}
         if len(floats) < 2:
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         written = [
             a for a, s in zip(args, func._schema.arguments, strict=False) if s.alias_info and s.alias_info.is_write
         ]
@@ -209,6 +240,10 @@ class _Promotion(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
         args, kwargs = tree_unflatten([promote(leaf) for leaf in leaves], structure)
         return func(*args, **kwargs)
+
+
+def _is_float(dtype: torch.dtype | None) -> bool:
+    return dtype is not None and dtype.is_floating_point
 
 
 @contextmanager

@@ -6,7 +6,8 @@ For a unit with incoming and norm entries ``a`` and outgoing entries ``w``, the 
 * *sensitivity*: ``f(a, w) != f(a', w)``: the unit does matter;
 * *minimality*: with every outgoing slot at zero but one, ``f`` depends on ``a``: each slot is needed;
 * *exclusivity*: ``f(0, w) == f(0, 0)``: the outgoing entries of a unit that carries nothing carry nothing, hence
-  setting them to zero removes this unit and nothing else;
+  setting them to zero removes this unit and nothing else; or, for a unit that is never silent (a cosine), the tap shows
+  a constant that does not depend on any input or on any other weight;
 * *tap*: a redrawn unit changes its own features of the tapped activation and those of no other unit;
 * *interchangeability*: exchanging all entries of two units leaves the output as it is. It shows that no entry of the
   unit was missed, but holds only among units of the same place (the same head, the same group of a convolution), so
@@ -48,7 +49,7 @@ class UnitProof:
         independent: With nothing reading them, redrawn units do not reach the output.
         sensitive: With everything in place, they do.
         minimal: Each outgoing slot is needed.
-        exclusive: The outgoing slots read nothing but the units; None if the units are never silent.
+        exclusive: The outgoing slots read nothing but the units; None if the units are never silent and have no tap.
         tapped: The tap shows the units, each at its place; None without a tap.
         interchangeable: Neighbouring units can be exchanged; None if none of those tried could.
         problems: What was found wrong.
@@ -68,9 +69,9 @@ class UnitProof:
 
     @property
     def proven(self) -> bool:
-        """Whether every law that could be decided holds."""
-        laws_shown = self.independent and self.sensitive and self.minimal
-        return laws_shown and self.exclusive is not False and self.tapped is not False
+        """Whether the units are independent, sensitive, minimal and exclusive, and the tap (if any) shows them."""
+        alone = self.independent and self.exclusive is True
+        return alone and self.sensitive and self.minimal and self.tapped is not False
 
 
 @dataclass(frozen=True)
@@ -230,19 +231,20 @@ def _choose(box: Sandbox, groups: Sequence[UnitGroup]) -> list[tuple[UnitGroup, 
 
 def _note(proofs: dict[str, UnitProof], law: str, verdict: bool | None, problems: dict[str, str]) -> None:
     for name, problem in problems.items():
-        setattr(proofs[name], law, verdict)
+        if getattr(proofs[name], law) is not False:
+            setattr(proofs[name], law, verdict)
         proofs[name].problems.append(problem)
 
 
 def _prove_exclusive(box: Sandbox, chosen: laws.Chosen, proofs: dict[str, UnitProof]) -> None:
-    problems = laws.jointly(laws.exclusive, box, chosen)
+    if not laws.exclusive(box, chosen):
+        return
+    problems = laws.separately(laws.exclusive, box, chosen)
     for group, units in chosen:
-        if group.name in problems and laws.silent(box, [(group, units)]):
-            proofs[group.name].exclusive = (
-                proofs[group.name].exclusive and None
-            )  # sigmoid(0) is not 0: neither shown nor refuted
-            del problems[group.name]
-    _note(proofs, "exclusive", False, problems)
+        if group.name in problems:
+            verdict = laws.self_contained(box, [(group, units)])
+            if not verdict:
+                _note(proofs, "exclusive", verdict, {group.name: problems[group.name]})
 
 
 def _prove_interchangeable(box: Sandbox, chosen: laws.Chosen, proofs: dict[str, UnitProof]) -> None:

@@ -173,9 +173,24 @@ def test_activations_without_a_zero_at_zero_do_not_refute_a_right_group(activati
     assert proof.exclusive is not False
 
 
-def test_exclusivity_is_open_for_units_that_are_never_silent() -> None:
+def test_units_that_are_never_silent_are_exclusive_if_the_tap_shows_a_constant() -> None:
     model = Network(activation=torch.cos)
-    assert prove(model, group_of(model))["first"].exclusive is None
+    assert prove(model, group_of(model))["first"].proven
+    (proof,) = prove(model, replace(group_of(model), tap=None))
+    assert proof.exclusive is None
+    assert not proof.proven
+
+
+def test_columns_that_also_read_what_is_no_unit_are_not_exclusive() -> None:
+    class Mixed(Network):
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = torch.relu(self.first(x)) + F.pad(x, (0, 2))
+            return torch.cat([self.second(hidden), self.third(hidden)], dim=-1)
+
+    model = Mixed(nn.Identity())
+    (proof,) = prove(model, group_of(model))
+    assert proof.independent
+    assert proof.exclusive is False
 
 
 class RMSNormByHand(nn.Module):
