@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_CHUNK = 1 << 18  # entries that fit into a core's cache: larger temporaries cost memory and two trips to it
+_CHUNK = 1 << 18  # entries that fit into a core's cache; larger temporaries cost memory and another trip to it
 
 
 def sum_over_samples(values: Tensor, dim: int) -> Tensor:
@@ -28,37 +28,36 @@ def sum_over_samples(values: Tensor, dim: int) -> Tensor:
     return values.sum(others, dtype=dtype) if others else values.to(dtype)
 
 
-def absolute_mean(weight: Tensor, dim: int) -> Tensor:
-    """Return the mean absolute entry over all dimensions but ``dim``, ``[F]``.
+def absolute_sum(values: Tensor, dim: int, out: Tensor | None = None) -> Tensor:
+    """Return the sum of absolute values over all dimensions but ``dim``, ``[F]``, at least in float32.
 
-    Works through the tensor in pieces that fit into the cache, so that it reads the weights once and needs no
-    temporary of their size.
+    On the host it works through the tensor in pieces that fit into the cache, so that the values are read once and no
+    temporary of their size is needed.
 
     Args:
-        weight: Any shape with ``F`` features along ``dim``.
+        values: Any shape with ``F`` features along ``dim``: weights or activations.
         dim: The feature dimension.
+        out: Write into this tensor ``[F]`` instead of a new one.
 
     Returns:
-        The means; not a number if there is nothing to average.
+        The sums; 0 where there is nothing to add.
 
     Example:
-        >>> absolute_mean(torch.tensor([[1.0, -2.0], [3.0, -4.0]]), dim=1)
-        tensor([2., 3.])
+        >>> absolute_sum(torch.tensor([[1.0, -2.0], [3.0, -4.0]]), dim=1)
+        tensor([4., 6.])
     """
-    dim %= weight.ndim
-    others = [axis for axis in range(weight.ndim) if axis != dim]
+    dim %= values.ndim
+    others = [axis for axis in range(values.ndim) if axis != dim]
+    dtype = values.dtype if values.dtype in {torch.float32, torch.float64} else torch.float32
+    if values.device.type != "cpu":
+        return torch.linalg.vector_norm(values, 1, dim=others, dtype=dtype, out=out)
     if not others:
-        return weight.abs()
-    if weight.numel() <= _CHUNK or weight.device.type != "cpu":
-        return weight.abs().mean(others)
-    if dim == 0:
-        rows = max(1, _CHUNK // (weight.numel() // weight.shape[0]))
-        return torch.cat([piece.abs().mean(others) for piece in torch.split(weight, rows)])
-    rows = max(1, _CHUNK // (weight.numel() // weight.shape[0]))
-    total = weight.new_zeros(weight.shape[dim])
-    for piece in torch.split(weight, rows):
-        total += piece.abs().sum(others)
-    return total.div_(weight.numel() // weight.shape[dim])
+        return torch.abs(values.to(dtype), out=out)
+    if values.numel() <= _CHUNK:
+        return torch.sum(values.abs(), others, dtype=dtype, out=out)
+    rows = max(1, _CHUNK * values.shape[0] // values.numel())
+    pieces = [piece.abs().sum(others, dtype=dtype) for piece in torch.split(values, rows)]
+    return torch.cat(pieces, out=out) if dim == 0 else torch.sum(torch.stack(pieces), 0, out=out)
 
 
 def contribution(activation: Tensor, outgoing: Tensor) -> Tensor:
@@ -81,4 +80,6 @@ def contribution(activation: Tensor, outgoing: Tensor) -> Tensor:
         >>> contribution(torch.tensor([[1.0, 3.0], [2.0, 2.0]]), torch.tensor([[1.0, 0.0], [0.5, 0.5]]))
         tensor([0.5000, 1.0000])
     """
+    if activation.shape[1] == outgoing.shape[1] == 1:  # a sum over nothing still costs a kernel
+        return (activation * outgoing).squeeze(1)
     return (activation * outgoing).mean(1)

@@ -55,12 +55,14 @@ class Memory:
     Attributes:
         flat: One flat tensor per field, all groups behind each other.
         parts: Per group, the views ``[U, ...]`` into ``flat``.
+        rows: Per group, the same numbers as one row each, for kernels that write them.
     """
 
     def __init__(self, groups: Sequence[UnitGroup], fields: Mapping[str, Field]) -> None:
         self.groups, self.fields = tuple(groups), dict(fields)
         self.flat: dict[str, Tensor] = {}
         self.parts: list[State] = [{} for _ in self.groups]
+        self.rows: list[State] = [{} for _ in self.groups]
         if not self.groups:
             return
         tensor = self.groups[0].incoming[0].tensor
@@ -71,12 +73,22 @@ class Memory:
             self.flat[name] = torch.full((sum(sizes),), spec.fresh, dtype=dtype, device=tensor.device)
             for part, view, shape in zip(self.parts, torch.split(self.flat[name], sizes), shapes, strict=True):
                 part[name] = view.view(shape)
+            for row, view in zip(self.rows, torch.split(self.flat[name], sizes), strict=True):
+                row[name] = view
 
     def renew(self, group: int, units: Tensor) -> None:
         """Give the ``units`` of the group at position ``group`` a fresh memory."""
         for name, spec in self.fields.items():
             part = self.parts[group][name]
             part[units.to(part.device)] = spec.fresh
+
+    def scale(self, name: str, factor: float, positions: Collection[int]) -> None:
+        """Multiply a field of the groups at ``positions``, in one kernel if they are all."""
+        if len(positions) == len(self.groups):
+            self.flat[name].mul_(factor)
+        else:
+            for position in positions:
+                self.parts[position][name].mul_(factor)
 
     def clear(self, name: str, positions: Collection[int]) -> None:
         """Set a field of the groups at ``positions`` to its fresh value."""

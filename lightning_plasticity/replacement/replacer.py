@@ -69,7 +69,7 @@ class UnitReplacer:
         ...         model(torch.randn(16, 4)).square().mean().backward()
         ...         optimizer.step()
         >>> replacer.ages[0].replaced
-        4
+        3
     """
 
     def __init__(

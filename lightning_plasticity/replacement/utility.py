@@ -16,7 +16,6 @@ from lightning_plasticity.replacement.statistic import (
     Statistic,
     check_decay_rate,
     corrected,
-    decay_towards,
 )
 from lightning_plasticity.replacement.watch import Reading
 from lightning_plasticity.units import UnitGroup
@@ -51,6 +50,24 @@ def outgoing_magnitude(group: UnitGroup) -> Tensor:
     return total[:, None]
 
 
+def write_outgoing_sums(group: UnitGroup, out: Tensor) -> int:
+    """Write the sum of the absolute outgoing weights of every feature and return the number of entries it is of.
+
+    Args:
+        group: The group.
+        out: Receives the sums, ``[U * K]``. Where several readers see different features, those of a unit get the same.
+
+    Returns:
+        The entries per feature, so that ``out`` divided by it is the mean.
+    """
+    first = group.outgoing[0]
+    if len(group.outgoing) == 1 and first.index[0].numel() == out.numel():
+        first.absolute_sums(out)
+        return first.entries_per_feature
+    out.view(group.size, -1).copy_(outgoing_magnitude(group))
+    return 1
+
+
 @dataclass(frozen=True)
 class Contribution:
     r"""Mean absolute activation times mean absolute outgoing weight, averaged over time.
@@ -79,19 +96,31 @@ class Contribution:
         check_decay_rate(self.decay_rate)
 
     def fields(self) -> Mapping[str, Field]:
-        """Return the running utility, and the sums and products of the step under way."""
-        return {"utility": Field(), "seen": Field(per="feature", lasts="step"), "now": Field(lasts="step")}
+        """Return the running utility, and the sums of absolute activations and weights in the step under way."""
+        return {
+            "utility": Field(),
+            "seen": Field(per="feature", lasts="step"),
+            "outgoing": Field(per="feature", lasts="step"),
+        }
 
     def observe(self, state: State, reading: Reading) -> None:
         """Add the absolute activations of a forward pass."""
-        state["seen"] += reading.sum(reading.activation.abs())
+        reading.add_absolute_to(state["seen"])
 
     def update(self, memory: Memory, samples: Samples) -> None:
         """Move the running utility towards the contribution in this step."""
+        memory.scale("utility", self.decay_rate, samples)
         for position, count in samples.items():
-            state = memory.parts[position]
-            state["now"].copy_(contribution(state["seen"], outgoing_magnitude(memory.groups[position])) / count)
-        decay_towards(memory, "utility", "now", self.decay_rate, samples)
+            row, group = memory.rows[position], memory.groups[position]
+            entries = write_outgoing_sums(group, row["outgoing"])
+            features = row["seen"].numel() // max(1, group.size)
+            weight = (1 - self.decay_rate) / (count * entries * features)
+            if features == 1 and isinstance(weight, float):
+                row["utility"].addcmul_(row["seen"], row["outgoing"], value=weight)
+            else:
+                row["utility"] += contribution(memory.parts[position]["seen"], memory.parts[position]["outgoing"]) * (
+                    weight * features
+                )
         memory.clear("seen", samples)
 
     def score(self, state: State, group: UnitGroup, age: Tensor, generator: torch.Generator) -> Tensor:

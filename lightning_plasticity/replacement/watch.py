@@ -7,40 +7,73 @@ checkpointing and ``torch.compile``, where a hook may change tensors but must no
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
-from lightning_plasticity.functional.utility import sum_over_samples
+from lightning_plasticity.functional.utility import absolute_sum, sum_over_samples
 from lightning_plasticity.units import Tap
 
 Observe = Callable[["Reading"], None]
 
 
-@dataclass(frozen=True)
 class Reading:
     """One activation seen in one forward pass.
 
+    One object per tap is used again for every pass, since a hook runs at every step.
+
     Args:
+        tap: Where it is read.
+
+    Attributes:
         activation: The tapped tensor, detached.
         gradient: The loss's gradient with respect to it; None in the forward pass.
-        tap: Where it was read.
-        identity: Whether feature ``k`` of unit ``u`` is feature ``u * K + k`` of the tensor.
     """
 
-    activation: Tensor
-    gradient: Tensor | None
-    tap: Tap
-    identity: bool
+    __slots__ = ("_as_row", "_in_order", "_index", "_total", "activation", "gradient", "tap")
+
+    def __init__(self, tap: Tap) -> None:
+        self.tap = tap
+        self._index = tap.index
+        flat = tap.index.flatten().cpu()
+        self._in_order = torch.equal(flat, torch.arange(flat.numel()))
+        self._total: Tensor | None = None
+        self._as_row: Tensor | None = None
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of ``values``, shaped like the activation, over the samples: per feature, ``[U, K]``."""
-        total = sum_over_samples(values, self.tap.dim)
-        if self.identity and total.shape[0] == self.tap.index.numel():
-            return total.view(self.tap.index.shape)
-        return total[self.tap.index.to(total.device)]
+        return self._fold(sum_over_samples(values, self.tap.dim))
+
+    def absolute_sum(self) -> Tensor:
+        """Return the sum of the absolute activations over the samples: per feature, ``[U, K]``."""
+        return self._fold(absolute_sum(self.activation, self.tap.dim))
+
+    def add_absolute_to(self, total: Tensor) -> None:
+        """Add the absolute activations, summed over the samples, to ``total``, ``[U, K]``; with few kernels."""
+        values, row = self.activation, self._row(total)
+        if row is None or values.shape[-1] != row.shape[1]:
+            total += self._fold(absolute_sum(values, self.tap.dim))
+        elif values.numel() == row.numel():  # a single sample
+            row += values.abs().view(row.shape)
+        else:
+            row += absolute_sum(values, self.tap.dim)
+
+    def _row(self, total: Tensor) -> Tensor | None:
+        """The tensor as ``[1, U * K]``, if the units own the last dimension in order; kept for the next pass."""
+        if self._total is not total:
+            self._total, self._as_row = total, None
+            if self._in_order and self.tap.dim == -1:
+                self._as_row = total.view(1, -1)
+        return self._as_row
+
+    def _fold(self, per_feature: Tensor) -> Tensor:
+        """Return a value per feature of the tensor, ``[F]``, as one per feature of a unit, ``[U, K]``."""
+        if self._in_order and per_feature.shape[0] == self._index.numel():
+            return per_feature.view(self._index.shape)
+        if self._index.device != per_feature.device:
+            self._index = self._index.to(per_feature.device)
+        return per_feature[self._index]
 
     def examples(self, values: Tensor) -> Tensor:
         """Return the sum of ``values``, shaped like the activation, over the positions of every example: ``[N, U]``.
@@ -81,8 +114,7 @@ class Watch:
         self.samples = 0
         self.compiled = False
         self.compiled_samples: Tensor | None = None
-        index = tap.index.cpu()
-        self._identity = torch.equal(index.flatten(), torch.arange(index.numel()))
+        self._reading = Reading(tap)
         self._handle: RemovableHandle | None = None
 
     def attach(self, samples: Tensor) -> None:
@@ -121,11 +153,13 @@ class Watch:
 
     def _take(self, activation: Tensor, gradient: Tensor | None) -> None:
         samples = activation.numel() // max(1, activation.shape[self.tap.dim])
-        with torch.no_grad():
-            self.observe(Reading(activation, gradient, self.tap, self._identity))
-            if torch.compiler.is_compiling():
-                assert self.compiled_samples is not None  # noqa: S101 - set by attach, which registers this hook
-                self.compiled_samples.add_(samples)
-                self.compiled = True
-            else:
-                self.samples += samples
+        reading = self._reading
+        reading.activation, reading.gradient = activation, gradient
+        self.observe(reading)
+        del reading.activation, reading.gradient  # the engine must not keep what autograd may free
+        if torch.compiler.is_compiling():
+            assert self.compiled_samples is not None  # noqa: S101 - set by attach, which registers this hook
+            self.compiled_samples.add_(samples)
+            self.compiled = True
+        else:
+            self.samples += samples

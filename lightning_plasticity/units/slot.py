@@ -13,6 +13,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from lightning_plasticity.functional.utility import absolute_sum
 from lightning_plasticity.units.writing import write
 
 SlotKind: TypeAlias = Literal["weight", "bias", "scale", "shift", "mean", "variance", "carried"]
@@ -60,6 +61,13 @@ class Slot:
     shape: tuple[int, ...] | None = None
     kind: SlotKind = "weight"
     _moved: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
+    _whole: bool = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        """See whether the units own one whole dimension in order, so that magnitudes need no table."""
+        flat = self.index[0].flatten()
+        whole = len(self.dims) == 1 and torch.equal(flat.cpu(), torch.arange(flat.numel()))
+        object.__setattr__(self, "_whole", whole)
 
     @property
     def tensor(self) -> Tensor:
@@ -116,19 +124,38 @@ class Slot:
         target = self.tensor if tensor is None else tensor
         write(self.view(target), self.at(units, target.device), values)
 
+    def absolute_sums(self, out: Tensor | None = None) -> Tensor:
+        """Return the sum of the absolute entries of every feature, ``[U * K]``, at least in float32.
+
+        Args:
+            out: Write into this tensor instead of a new one.
+
+        Returns:
+            ``out``, or the new tensor.
+        """
+        tensor = self.tensor.detach()
+        if self._whole and (self.shape or tensor.shape)[self.dims[0]] == self.index[0].numel():
+            return absolute_sum(tensor if self.shape is None else tensor.view(self.shape), self.dims[0], out)
+        tensor = self.view(tensor)
+        rest = tuple(range(len(self.dims), tensor.ndim))
+        sums = (tensor.abs().sum(rest) if rest else tensor.abs())[self.tables(tensor.device)].flatten()
+        return sums if out is None else out.copy_(sums)
+
     def feature_magnitude(self) -> Tensor:
         """Return the mean absolute entry of every feature, ``[U, K]``."""
-        tensor = self.view(self.tensor)
-        rest = tuple(range(len(self.dims), tensor.ndim))
-        mean = tensor.abs().mean(rest) if rest else tensor.abs()
-        return mean[self.tables(tensor.device)]
+        return self.absolute_sums().view(self.index[0].shape) / self.entries_per_feature
 
     def magnitude(self) -> Tensor:
         """Return the mean absolute entry of every unit, ``[U]``."""
         return self.feature_magnitude().mean(1)
 
     @property
+    def entries_per_feature(self) -> int:
+        """The number of entries that one feature of a unit owns in this tensor; at least 1."""
+        shape = self.tensor.shape if self.shape is None else self.shape
+        return max(1, math.prod(n for dim, n in enumerate(shape) if dim not in self.dims))
+
+    @property
     def entries_per_unit(self) -> int:
         """The number of entries that one unit owns in this tensor."""
-        shape = self.tensor.shape if self.shape is None else self.shape
-        return self.features * math.prod(n for dim, n in enumerate(shape) if dim not in self.dims)
+        return self.features * self.entries_per_feature
