@@ -1,6 +1,6 @@
 """Keep neural networks able to learn: Continual Backprop, UPGD and plasticity metrics for any LightningModule."""
 
-from lightning_plasticity.callbacks import ContinualBackprop, UnitReplacement
+from lightning_plasticity.callbacks import ContinualBackprop, PlasticityMonitor, UnitReplacement
 from lightning_plasticity.replacement import Method, UnitReplacer
 from lightning_plasticity.units import Slot, UnitGroup, UnitMap, discover_units
 
@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 __all__ = [
     "ContinualBackprop",
     "Method",
+    "PlasticityMonitor",
     "Slot",
     "UnitGroup",
     "UnitMap",
