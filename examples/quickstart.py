@@ -18,6 +18,7 @@ import argparse
 import csv
 import logging
 import multiprocessing
+import time
 import warnings
 from collections import defaultdict
 from concurrent.futures import ProcessPoolExecutor
@@ -158,10 +159,9 @@ def run_all(runs: list[Run], processes: int, console: Console) -> dict[str, dict
         with ProcessPoolExecutor(processes, mp_context=context) as pool:
             futures = [pool.submit(train, run, queue) for run in runs]
             while not all(future.done() for future in futures):
-                try:
-                    bar.advance(task, queue.get(timeout=0.5))
-                except Exception:  # noqa: BLE001, S112 - nothing finished yet; a failed run is raised below
-                    continue
+                time.sleep(0.2)
+                while not queue.empty():
+                    bar.advance(task, queue.get())
             for future in futures:
                 run, found = future.result()
                 for panel in PANELS:
