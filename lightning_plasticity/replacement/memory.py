@@ -53,12 +53,14 @@ class Memory:
 
     Attributes:
         flat: One flat tensor per field, all groups behind each other.
+        device: Device of the memory: that of the first group.
         parts: Per group, the views ``[U, ...]`` into ``flat``.
         rows: Per group, the same numbers as one row each, for kernels that write them.
     """
 
     def __init__(self, groups: Sequence[UnitGroup], fields: Mapping[str, Field]) -> None:
         self.groups, self.fields = tuple(groups), dict(fields)
+        self.device = self.groups[0].incoming[0].tensor.device if self.groups else torch.device("cpu")
         self.flat: dict[str, Tensor] = {}
         self.parts: list[State] = [{} for _ in self.groups]
         self.rows: list[State] = [{} for _ in self.groups]
@@ -69,7 +71,7 @@ class Memory:
             dtype = spec.dtype or torch.promote_types(tensor.dtype, torch.float32)
             shapes = [spec.shape(group) for group in self.groups]
             sizes = [math.prod(shape) for shape in shapes]
-            self.flat[name] = torch.full((sum(sizes),), spec.fresh, dtype=dtype, device=tensor.device)
+            self.flat[name] = torch.full((sum(sizes),), spec.fresh, dtype=dtype, device=self.device)
             for part, view, shape in zip(self.parts, torch.split(self.flat[name], sizes), shapes, strict=True):
                 part[name] = view.view(shape)
             for row, view in zip(self.rows, torch.split(self.flat[name], sizes), strict=True):

@@ -29,7 +29,7 @@ from lightning_plasticity.replacement.observation import Observation
 from lightning_plasticity.replacement.optimizer_state import OptimizerMemory
 from lightning_plasticity.replacement.overrides import method_per_group
 from lightning_plasticity.replacement.refusals import check_groups, owner_of
-from lightning_plasticity.replacement.state import check_state, group_problems, parts_of
+from lightning_plasticity.replacement.state import check_state, group_problems, pack, same_groups
 from lightning_plasticity.units import Skipped, UnitGroup, UnitMap
 
 
@@ -222,8 +222,6 @@ class UnitReplacer:
             values |= score_scalars(group, self._score(i, generator))
         return values
 
-    # ------------------------------------------------------------------------------------------------ one step
-
     @torch.no_grad()
     def _after_step(self, position: int, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         memory = self.optimizer_memory[position]
@@ -274,7 +272,14 @@ class UnitReplacer:
         age = self.ages[i].age.to(self._device, precise(self._device))
         return self.method.utility.score(self.memory.parts[i], self.groups[i], age, generator).cpu().double()
 
-    # ------------------------------------------------------------------------------------------------ the parts
+    @property
+    def attached(self) -> bool:
+        """Whether the engine watches and acts."""
+        return bool(self._handles)
+
+    def treats(self, units: Iterable[UnitGroup]) -> bool:
+        """Return whether ``units`` are the groups under treatment, in the same tensors on the same device."""
+        return same_groups(units, self.groups) and self.memory.device == self._device
 
     @property
     def _device(self) -> torch.device:
@@ -282,17 +287,12 @@ class UnitReplacer:
 
     def _own_state(self) -> dict[str, Any]:
         memory = self.memory.state_dict()
-        groups = {
-            group.name: {
-                "parts": parts_of(self.methods[i]),
-                "ages": self.ages[i].state_dict(),
-                "memory": memory[group.name],
-                "held": [{k: v.clone() for k, v in held.items()} for held in self.held[i]],
-            }
-            for i, group in enumerate(self.groups)
+        each = zip(self.groups, self.methods, self.ages, self.held, strict=True)
+        return {
+            "groups": {group.name: pack(method, ages, memory[group.name], held) for group, method, ages, held in each},
+            "generator": self.generator.get_state(),
+            "optimizers": [each.state_dict() for each in self.optimizer_memory],
         }
-        optimizers = [each.state_dict() for each in self.optimizer_memory]
-        return {"groups": groups, "generator": self.generator.get_state(), "optimizers": optimizers}
 
     def _load_group(self, i: int, saved: dict[str, Any]) -> None:
         self.ages[i].load_state_dict(saved["ages"])

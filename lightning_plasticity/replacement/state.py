@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from lightning_plasticity.errors import StateMismatchError
+from lightning_plasticity.replacement.ages import Ages
+from lightning_plasticity.replacement.memory import State
 from lightning_plasticity.replacement.method import Method
 from lightning_plasticity.units import UnitGroup
 
 
-def parts_of(method: Method) -> list[str]:
-    """Return the names of the parts of a method; hyper-parameters may change between runs, parts may not."""
-    return [type(part).__name__ for part in (method.utility, method.selection, *method.edits)]
+def pack(method: Method, ages: Ages, memory: State, held: Sequence[State]) -> dict[str, Any]:
+    """Return the state of one group as plain tensors and strings.
+
+    Hyper-parameters of the method are not in it, so that they may change between runs; the names of its parts are.
+
+    Args:
+        method: Its method.
+        ages: Its ages.
+        memory: What lasts of its memory.
+        held: What each edit holds for it.
+    """
+    return {
+        "parts": [type(part).__name__ for part in (method.utility, method.selection, *method.edits)],
+        "ages": ages.state_dict(),
+        "memory": memory,
+        "held": [{k: v.clone() for k, v in each.items()} for each in held],
+    }
 
 
 def check_state(
@@ -44,7 +60,7 @@ def check_state(
         raise StateMismatchError(
             f"the saved state is of another model or method: {'; '.join(problems)}",
             f"a state of { ({group.name: group.size for group in groups}) } and {len(optimizers)} optimizers",
-            "Resume with the model, method, include and exclude that wrote the checkpoint, or drop the callback's state",
+            "Resume with the model, method, include and exclude that wrote the state, or do not load it",
         )
 
 
@@ -69,3 +85,13 @@ def group_problems(saved: dict[str, Any], own: dict[str, Any]) -> list[str]:
 
 def _shapes(tensors: dict[str, Tensor]) -> dict[str, list[int]]:
     return {name: list(tensor.shape) for name, tensor in tensors.items()}
+
+
+def same_groups(groups: Iterable[UnitGroup], others: Iterable[UnitGroup]) -> bool:
+    """Return whether two sequences of groups have the same names and live in the same tensors of the same model."""
+    return [_address(group) for group in groups] == [_address(group) for group in others]
+
+
+def _address(group: UnitGroup) -> tuple[object, ...]:
+    tap = None if group.tap is None else id(group.tap.module)
+    return (group.name, group.size, tap, *((slot.path, id(slot.tensor)) for slot in group.slots))
