@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
+from training_runs import backward, convnet, data, method, mlp, replacer_for, same, snapshot, train
 
 from lightning_plasticity.errors import StateMismatchError, UnsupportedModelError
 from lightning_plasticity.methods import continual_backprop
 from lightning_plasticity.replacement import UnitReplacer
 from lightning_plasticity.replacement.alarm import PATIENCE
 from lightning_plasticity.units import discover_units
-from training_runs import backward, convnet, data, method, mlp, replacer_for, same, snapshot, train
 
 
 def sgd(model: nn.Module, lr: float = 0.05) -> torch.optim.Optimizer:
