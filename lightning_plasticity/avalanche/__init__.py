@@ -1,1 +1,24 @@
-"""."""
+"""Floor 4: the engines as Avalanche plugins, and measures of plasticity as plugin metrics.
+
+Needs the extra ``avalanche``; never imported by the root package.
+"""
+
+from lightning_plasticity.avalanche.metrics import (
+    dormant_unit_ratio_metrics,
+    effective_rank_metrics,
+    weight_magnitude_metrics,
+)
+from lightning_plasticity.avalanche.unit_replacement import (
+    ContinualBackpropPlugin,
+    ReDoPlugin,
+    UnitReplacementPlugin,
+)
+
+__all__ = [
+    "ContinualBackpropPlugin",
+    "ReDoPlugin",
+    "UnitReplacementPlugin",
+    "dormant_unit_ratio_metrics",
+    "effective_rank_metrics",
+    "weight_magnitude_metrics",
+]

@@ -1,0 +1,186 @@
+"""The lifetime of the replacement engine in an Avalanche strategy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from avalanche.training.plugins import SupervisedPlugin
+from typing_extensions import override
+
+from lightning_plasticity.errors import UnsupportedModelError
+from lightning_plasticity.methods import continual_backprop, redo
+from lightning_plasticity.replacement import Method, UnitReplacer
+from lightning_plasticity.units import UnitMap, discover_units
+
+
+class UnitReplacementPlugin(SupervisedPlugin[Any], supports_distributed=False):
+    """Replace hidden units by any method, after every optimizer step of an Avalanche strategy.
+
+    The units are found anew in every experience, since heads grow: from ``example_input``, or by running the strategy's
+    own forward pass on the first mini-batch. Groups that are still there keep ages and utilities by name; those of a
+    layer that grew start afresh. Units that reach the output, such as the head's, are never touched.
+
+    Avalanche's own checkpoints pickle the whole strategy; to resume, save ``plugin.replacer.state_dict()`` instead and
+    set ``plugin.restored`` to it before training goes on.
+
+    Args:
+        method: The method, such as :func:`~lightning_plasticity.methods.continual_backprop`.
+        overrides: Other methods for the groups whose name matches a pattern.
+        include: Patterns (``*``, ``?``) of groups to treat; None treats all.
+        exclude: Patterns of groups to leave alone.
+        example_input: Arguments of the model's ``forward`` for finding the units: a tensor, tuple or dict.
+        seed: Seed of the plugin's own random numbers; None takes the global seed.
+
+    Attributes:
+        replacer: The engine; None before the first mini-batch.
+        units: The units found in the current experience.
+        restored: A state of the engine to go on from, taken over when the units are found next.
+
+    Example:
+        >>> from lightning_plasticity.methods import continual_backprop
+        >>> plugin = UnitReplacementPlugin(continual_backprop(replacement_rate=1e-4))
+    """
+
+    def __init__(
+        self,
+        method: Method,
+        *,
+        overrides: Mapping[str, Method] | None = None,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        example_input: Any | None = None,
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.method, self.overrides = method, overrides
+        self.include, self.exclude = include, exclude
+        self.example_input, self.seed = example_input, seed
+        self.replacer: UnitReplacer | None = None
+        self.units: UnitMap | None = None
+        self.restored: dict[str, Any] | None = None
+
+    @override
+    def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Find the units with the first mini-batch of an experience, and start to watch.
+
+        Args:
+            strategy: The strategy.
+            args: Unused.
+            kwargs: Unused.
+
+        Raises:
+            UnsupportedModelError: If the model has no units to replace.
+        """
+        if self.units is not None:
+            return
+        example = strategy.forward if self.example_input is None else self.example_input
+        units = discover_units(strategy.model, example)
+        if not len(units):
+            raise UnsupportedModelError(
+                f"no replaceable hidden units in {type(strategy.model).__name__}\n{units.summary()}\n",
+                "a model with at least one hidden layer whose units are written and read by weights",
+                "Check the reasons above; if the example is not typical, pass `example_input=`",
+            )
+        self.units = units.select(self.include, self.exclude)
+        self._start(strategy)
+
+    @override
+    def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Stop watching: the model may change before the next experience.
+
+        Args:
+            strategy: The strategy.
+            args: Unused.
+            kwargs: Unused.
+        """
+        self.units = None
+        if self.replacer is not None:
+            self.replacer.detach()
+
+    def _start(self, strategy: Any) -> None:
+        assert self.units is not None  # noqa: S101 - just found
+        before = self.replacer
+        if before is None or not before.treats(self.units) or before.optimizers != (strategy.optimizer,):
+            self.replacer = UnitReplacer(
+                self.method, self.units, strategy.optimizer, overrides=self.overrides, seed=self.seed
+            )
+            if before is not None:
+                self.replacer.carry_over(before.state_dict())
+        assert self.replacer is not None  # noqa: S101 - just built
+        if self.restored is not None:
+            self.replacer.carry_over(self.restored)
+            self.restored = None
+        self.replacer.attach()
+
+
+class ContinualBackpropPlugin(UnitReplacementPlugin, supports_distributed=False):
+    """Continual Backprop in an Avalanche strategy.
+
+    Args:
+        replacement_rate: Fraction of the mature units of a layer replaced per optimizer step, in ``[0, 1]``.
+        maturity_threshold: Optimizer steps during which a new unit is protected.
+        decay_rate: Decay of the running utility, in ``[0, 1)``.
+        include: Patterns (``*``, ``?``) of groups to treat; None treats all.
+        exclude: Patterns of groups to leave alone.
+        example_input: Arguments of the model's ``forward`` for finding the units; default: the first mini-batch.
+        seed: Seed of the plugin's own random numbers; None takes the global seed.
+
+    Raises:
+        InvalidArgumentError: If a number is out of its range.
+
+    References:
+        Dohare et al., `Loss of plasticity in deep continual learning` (Nature 2024).
+
+    Example:
+        >>> plugin = ContinualBackpropPlugin(replacement_rate=1e-4)
+    """
+
+    def __init__(
+        self,
+        replacement_rate: float = 1e-4,
+        maturity_threshold: int = 100,
+        decay_rate: float = 0.99,
+        *,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        example_input: Any | None = None,
+        seed: int | None = None,
+    ) -> None:
+        method = continual_backprop(replacement_rate, maturity_threshold, decay_rate)
+        super().__init__(method, include=include, exclude=exclude, example_input=example_input, seed=seed)
+
+
+class ReDoPlugin(UnitReplacementPlugin, supports_distributed=False):
+    """ReDo, the recycling of dormant units, in an Avalanche strategy.
+
+    Args:
+        threshold: A unit is dormant if its activation, relative to the layer's mean, is at most this.
+        every_n_steps: Optimizer steps between two recyclings.
+        include: Patterns (``*``, ``?``) of groups to treat; None treats all.
+        exclude: Patterns of groups to leave alone.
+        example_input: Arguments of the model's ``forward`` for finding the units; default: the first mini-batch.
+        seed: Seed of the plugin's own random numbers; None takes the global seed.
+
+    Raises:
+        InvalidArgumentError: If a number is out of its range.
+
+    References:
+        Sokar et al., `The dormant neuron phenomenon in deep reinforcement learning` (ICML 2023).
+
+    Example:
+        >>> plugin = ReDoPlugin(threshold=0.025, every_n_steps=1000)
+    """
+
+    def __init__(
+        self,
+        threshold: float = 0.025,
+        every_n_steps: int = 1000,
+        *,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        example_input: Any | None = None,
+        seed: int | None = None,
+    ) -> None:
+        method = redo(threshold, every_n_steps)
+        super().__init__(method, include=include, exclude=exclude, example_input=example_input, seed=seed)
