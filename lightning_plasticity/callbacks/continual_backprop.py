@@ -22,6 +22,7 @@ class ContinualBackprop(UnitReplacement):
         example_input: Arguments of ``forward`` for finding the units; default ``pl_module.example_input_array``, else
             the first training batch.
         seed: Seed of the callback's own random numbers; None takes the global seed.
+        record_events: Whether to keep a record of every replacement in ``events``.
 
     Raises:
         InvalidArgumentError: If a number is out of its range.
@@ -46,6 +47,14 @@ class ContinualBackprop(UnitReplacement):
         exclude: Sequence[str] | None = None,
         example_input: Any | None = None,
         seed: int | None = None,
+        record_events: bool = False,
     ) -> None:
         method = continual_backprop(replacement_rate, maturity_threshold, decay_rate)
-        super().__init__(method, include=include, exclude=exclude, example_input=example_input, seed=seed)
+        super().__init__(
+            method,
+            include=include,
+            exclude=exclude,
+            example_input=example_input,
+            seed=seed,
+            record_events=record_events,
+        )

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
-from copy import deepcopy
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
-from unittest import mock
 
 import lightning.pytorch as pl
-import torch
 from lightning.fabric.utilities import move_data_to_device
-from torchmetrics import Metric
+from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 
+from lightning_plasticity.callbacks.trial import trial_run
 from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units import UnitMap, discover_units
 
@@ -55,13 +53,24 @@ def find_units(
     """
     precision = trainer.strategy.precision_plugin
     example = example_input if example_input is not None else pl_module.example_input_array
-    with precision.forward_context(), _undisturbed(pl_module):
+    with precision.forward_context(), trial_run(pl_module):
         if example is not None:
-            example = precision.convert_input(move_data_to_device(example, pl_module.device))
-            units = discover_units(pl_module, example, residual=residual)
+            inputs = precision.convert_input(move_data_to_device(example, pl_module.device))
         else:
-            _check_automatic(pl_module)
-            units = discover_units(pl_module, lambda: pl_module.training_step(batch, 0), residual=residual)
+            check_example(pl_module, example_input)
+            inputs = partial(_training_step, pl_module, batch)
+        try:
+            units = discover_units(pl_module, inputs, residual=residual)
+        except UnsupportedModelError:
+            raise
+        except Exception as error:
+            raise UnsupportedModelError(
+                f"running {type(pl_module).__name__} to find its units failed: {type(error).__name__}: {error}",
+                "a `forward` that accepts the example"
+                if example is not None
+                else "a `training_step` that can be tried",
+                "Pass `example_input=`: a tensor, a tuple of positional or a dict of keyword arguments of `forward`",
+            ) from error
     if not len(units):
         raise UnsupportedModelError(
             f"no replaceable hidden units in {type(pl_module).__name__}\n{units.summary()}\n",
@@ -71,8 +80,17 @@ def find_units(
     return units.select(include, exclude)
 
 
-def _check_automatic(pl_module: pl.LightningModule) -> None:
-    if not pl_module.automatic_optimization:
+def check_example(pl_module: pl.LightningModule, example_input: Any | None) -> None:
+    """Refuse a module whose units could not be found once training has started.
+
+    Args:
+        pl_module: The module.
+        example_input: The example given by the user, if any.
+
+    Raises:
+        UnsupportedModelError: If there is no example and the module optimises manually.
+    """
+    if not has_example(pl_module, example_input) and not pl_module.automatic_optimization:
         raise UnsupportedModelError(
             f"{type(pl_module).__name__} optimises manually and has no `example_input_array`",
             "an example input, since a `training_step` that steps optimizers cannot be run on trial",
@@ -80,23 +98,6 @@ def _check_automatic(pl_module: pl.LightningModule) -> None:
         )
 
 
-@contextmanager
-def _undisturbed(pl_module: pl.LightningModule) -> Generator[None]:
-    """Mute logging and give metrics back their states afterwards."""
-    metrics = [module for module in pl_module.modules() if isinstance(module, Metric)]
-    states = [deepcopy({k: v for k, v in vars(m).items() if not k.startswith("_modules")}) for m in metrics]
-    silence = {name: mock.patch.object(pl_module, name, _nothing) for name in ("log", "log_dict", "print")}
-    for patch in silence.values():
-        patch.start()
-    try:
-        with torch.random.fork_rng():
-            yield
-    finally:
-        for patch in silence.values():
-            patch.stop()
-        for metric, state in zip(metrics, states, strict=True):
-            vars(metric).update(state)
-
-
-def _nothing(*args: Any, **kwargs: Any) -> None:
-    """Stand in for a logging method."""
+def _training_step(pl_module: pl.LightningModule, batch: Any) -> None:
+    takes_index = is_param_in_hook_signature(pl_module.training_step, "batch_idx", min_args=2)
+    pl_module.training_step(batch, *((0,) if takes_index else ()))

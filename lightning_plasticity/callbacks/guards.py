@@ -5,7 +5,7 @@ from __future__ import annotations
 import lightning.pytorch as pl
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 
-from lightning_plasticity.errors import UnsupportedStrategyError
+from lightning_plasticity.errors import UnsupportedModelError, UnsupportedStrategyError
 
 
 def check_trainer(callback: pl.Callback, trainer: object) -> None:
@@ -31,4 +31,23 @@ def check_trainer(callback: pl.Callback, trainer: object) -> None:
             f"{name} with the strategy {type(trainer.strategy).__name__}",
             "parameters that are whole on every process: a single device or DDP",
             "Pass strategy='ddp' or devices=1 to the Trainer; sharded parameters are not supported yet",
+        )
+
+
+def check_optimizers(callback: pl.Callback, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    """Refuse a module that trains without an optimizer.
+
+    Args:
+        callback: The callback that asks; named in the message.
+        trainer: The Trainer.
+        pl_module: The module.
+
+    Raises:
+        UnsupportedModelError: If there is no optimizer.
+    """
+    if not trainer.optimizers:
+        raise UnsupportedModelError(
+            f"{type(pl_module).__name__} trains without an optimizer",
+            f"at least one optimizer, since {type(callback).__name__} acts after its steps",
+            "Return one from `configure_optimizers`",
         )

@@ -6,14 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from lightning.pytorch.utilities import rank_zero_info
+from torch.optim import Optimizer
 from typing_extensions import override
 
-from lightning_plasticity.callbacks.example import find_units, has_example
-from lightning_plasticity.callbacks.guards import check_trainer
-from lightning_plasticity.errors import UnsupportedModelError
-from lightning_plasticity.replacement import Method, UnitReplacer
+from lightning_plasticity.callbacks.example import check_example, find_units, has_example
+from lightning_plasticity.callbacks.guards import check_optimizers, check_trainer
+from lightning_plasticity.replacement import Method, ReplacementEvent, UnitReplacer
+from lightning_plasticity.replacement.refusals import why_not
+from lightning_plasticity.units import Skipped, UnitMap
 
 
 class UnitReplacement(pl.Callback):
@@ -23,8 +24,14 @@ class UnitReplacement(pl.Callback):
     first training batch. The model is not changed; the engine lives in hooks that are removed when the fit ends. Its
     state is in the checkpoint, and a further ``fit`` continues with the ages and utilities of the one before.
 
-    Logs for every group, at the Trainer's ``log_every_n_steps``: ``unit_replacement/replaced/<group>`` (units replaced
-    so far) and ``unit_replacement/mature/<group>`` (share of mature units), for methods that have a maturity.
+    Prints at the start which units it treats, how many it will replace and which layers it leaves alone and why. Logs
+    for every group, every ``log_every_n_steps`` steps: ``unit_replacement/replaced/<group>`` (units replaced so far),
+    ``utility_low``, ``utility_median`` and ``utility_high`` (quantiles of the scores) and, for methods with a maturity,
+    ``mature`` (share of mature units) and ``steps_until_possible`` (optimizer steps until the first possible
+    replacement).
+
+    A unit ages with the optimizer that owns its incoming weights, at each of its steps in which they have a gradient. A
+    step that a gradient scaler skips leaves no trace. Layers that no optimizer trains are left alone.
 
     Args:
         method: The method, such as :func:`~lightning_plasticity.methods.continual_backprop`.
@@ -34,6 +41,12 @@ class UnitReplacement(pl.Callback):
         exclude: Patterns of groups to leave alone.
         example_input: Arguments of ``forward`` for finding the units: a tensor, tuple or dict.
         seed: Seed of the callback's own random numbers; None takes the global seed of the first process.
+        record_events: Whether to keep a record of every replacement in ``events``.
+
+    Attributes:
+        replacer: The engine, from the start of the first fit.
+        events: A :class:`~lightning_plasticity.replacement.ReplacementEvent` per replacement, if recorded. They are not
+            in the checkpoint.
 
     Example:
         >>> from lightning_plasticity.methods import continual_backprop
@@ -49,13 +62,16 @@ class UnitReplacement(pl.Callback):
         exclude: Sequence[str] | None = None,
         example_input: Any | None = None,
         seed: int | None = None,
+        record_events: bool = False,
     ) -> None:
         self.method, self.overrides = method, dict(overrides or {})
         self.include, self.exclude = include, exclude
-        self.example_input, self.seed = example_input, seed
+        self.example_input, self.seed, self.record_events = example_input, seed, record_events
         self.replacer: UnitReplacer | None = None
+        self.events: list[ReplacementEvent] = []
         self._restored: dict[str, Any] = {}
-        self._carried: dict[str, Any] = {}
+        self._expected: dict[int, int] = {}
+        self._logged = 0
 
     @property
     @override
@@ -64,39 +80,47 @@ class UnitReplacement(pl.Callback):
 
     @override
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit":
-            check_trainer(self, trainer)
+        check_trainer(self, trainer)
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.replacer is not None:  # a further fit: its optimizers are new, the units live on
-            self._carried, self.replacer = self.replacer.state_dict(), None
-        if has_example(pl_module, self.example_input):
-            self._build(trainer, pl_module, None)
+        check_optimizers(self, trainer, pl_module)
+        check_example(pl_module, self.example_input)
+        self._logged = trainer.global_step
+        if has_example(pl_module, self.example_input):  # before a compiled module runs, if only for the sanity check
+            self._start(trainer, pl_module, None)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.replacer is not None:  # the optimizers' own states were restored between the two hooks
-            self._restore(self.replacer)
+        self._restore()  # the optimizers' own states were restored after `on_fit_start`
 
     @override
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self.replacer is None:
-            self._build(trainer, pl_module, batch)
-            assert self.replacer is not None  # noqa: S101 - just built
-            self._restore(self.replacer)
+        if self.replacer is None or not self.replacer.attached:
+            self._start(trainer, pl_module, batch)
+            self._restore()
+
+    @override
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        if self.replacer is not None:
+            position = next(i for i, each in enumerate(self.replacer.optimizers) if each is optimizer)
+            self._expected[position] = self.replacer.steps[position] + 1
 
     @override
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if self.replacer is not None and trainer.global_step % every == 0:
-            metrics = self.replacer.metrics()
-            for logger in trainer.loggers:
-                logger.log_metrics({f"unit_replacement/{k}": v for k, v in metrics.items()}, step=trainer.global_step)
+        if self.replacer is None:
+            return
+        for position, steps in self._expected.items():
+            if self.replacer.steps[position] < steps:  # a gradient scaler did not call the optimizer
+                self.replacer.drop_readings(position)
+        self._expected.clear()
+        self._log(trainer, self.replacer)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -118,27 +142,51 @@ class UnitReplacement(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = state_dict
 
-    def _build(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> None:
+    def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> None:
+        """Find the units and attach the engine; in a further fit its optimizers are new, the units live on."""
         units = find_units(trainer, pl_module, self.example_input, batch, include=self.include, exclude=self.exclude)
-        if not trainer.optimizers:
-            raise UnsupportedModelError(
-                f"{type(pl_module).__name__} trains without an optimizer",
-                "at least one optimizer, since units are replaced after its steps",
-                "Return one from `configure_optimizers`",
+        units = _trained(units, trainer.optimizers)
+        before = self.replacer
+        if before is not None and before.treats(units):
+            before.use(trainer.optimizers)
+        else:
+            self.replacer = UnitReplacer(
+                self.method, units, trainer.optimizers, overrides=self.overrides, seed=self.seed
             )
-        seed = trainer.strategy.broadcast(self.seed if self.seed is not None else torch.initial_seed())
-        self.replacer = UnitReplacer(
-            self.method, units, trainer.optimizers, overrides=self.overrides, seed=seed
-        ).attach()
-        rank_zero_info(f"{type(self).__name__} treats {sum(g.size for g in units)} units:\n{units.summary()}")
+            if self.record_events:
+                self.replacer.listeners.append(self.events.append)
+            if before is not None:
+                self.replacer.carry_over(before.state_dict())
+        assert self.replacer is not None  # noqa: S101 - just built
+        self.replacer.attach()
+        rank_zero_info(f"{type(self).__name__}:\n{self.replacer.plan(units.skipped)}")
 
-    def _restore(self, replacer: UnitReplacer) -> None:
-        if self._restored:
-            replacer.load_state_dict(self._restored)
-        elif self._carried:
-            replacer.carry_over(self._carried)
-        self._restored, self._carried = {}, {}
+    def _restore(self) -> None:
+        if self.replacer is None or not self._restored:
+            return
+        self.replacer.load_state_dict(self._restored)
+        self._restored = {}
+        steps = {group.name: ages.step for group, ages in zip(self.replacer.groups, self.replacer.ages, strict=True)}
+        self.events[:] = [each for each in self.events if each.step <= steps[each.group]]  # of a tuner's trial steps
+
+    def _log(self, trainer: pl.Trainer, replacer: UnitReplacer) -> None:
+        period = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not trainer.loggers or not period or trainer.global_step // period == self._logged // period:
+            return
+        self._logged = trainer.global_step
+        values = {f"unit_replacement/{name}": value for name, value in replacer.metrics().items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
 
     def _detach(self) -> None:
         if self.replacer is not None:
             self.replacer.detach()
+
+
+def _trained(units: UnitMap, optimizers: Sequence[Optimizer]) -> UnitMap:
+    """Leave out the groups that the optimizers do not train; all of them, and the engine says why."""
+    reasons = {group.name: why_not(group, optimizers) for group in units}
+    if all(reasons.values()):
+        return units
+    left_out = tuple(Skipped(name, reason) for name, reason in reasons.items() if reason is not None)
+    return UnitMap(units.model, tuple(g for g in units if reasons[g.name] is None), units.skipped + left_out)

@@ -9,6 +9,7 @@ from lightning_plasticity.replacement.edits import (
     RewindIncoming,
     ZeroOutgoing,
 )
+from lightning_plasticity.replacement.events import Listener, ReplacementEvent
 from lightning_plasticity.replacement.memory import Field, Memory
 from lightning_plasticity.replacement.method import Method
 from lightning_plasticity.replacement.replacer import UnitReplacer
@@ -21,12 +22,14 @@ __all__ = [
     "Contribution",
     "Edit",
     "Field",
+    "Listener",
     "LowestMature",
     "Memory",
     "Method",
     "Reading",
     "RedrawIncoming",
     "Replacement",
+    "ReplacementEvent",
     "ResetNorms",
     "RewindIncoming",
     "Selection",

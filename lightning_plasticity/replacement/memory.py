@@ -14,7 +14,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_plasticity.errors import StateMismatchError
 from lightning_plasticity.units import UnitGroup
 
 State = dict[str, Tensor]
@@ -54,12 +53,14 @@ class Memory:
 
     Attributes:
         flat: One flat tensor per field, all groups behind each other.
+        device: Device of the memory: that of the first group.
         parts: Per group, the views ``[U, ...]`` into ``flat``.
         rows: Per group, the same numbers as one row each, for kernels that write them.
     """
 
     def __init__(self, groups: Sequence[UnitGroup], fields: Mapping[str, Field]) -> None:
         self.groups, self.fields = tuple(groups), dict(fields)
+        self.device = self.groups[0].incoming[0].tensor.device if self.groups else torch.device("cpu")
         self.flat: dict[str, Tensor] = {}
         self.parts: list[State] = [{} for _ in self.groups]
         self.rows: list[State] = [{} for _ in self.groups]
@@ -70,7 +71,7 @@ class Memory:
             dtype = spec.dtype or torch.promote_types(tensor.dtype, torch.float32)
             shapes = [spec.shape(group) for group in self.groups]
             sizes = [math.prod(shape) for shape in shapes]
-            self.flat[name] = torch.full((sum(sizes),), spec.fresh, dtype=dtype, device=tensor.device)
+            self.flat[name] = torch.full((sum(sizes),), spec.fresh, dtype=dtype, device=self.device)
             for part, view, shape in zip(self.parts, torch.split(self.flat[name], sizes), shapes, strict=True):
                 part[name] = view.view(shape)
             for row, view in zip(self.rows, torch.split(self.flat[name], sizes), strict=True):
@@ -106,34 +107,25 @@ class Memory:
                 self.parts[group][name].fill_(spec.fresh)
 
     def state_dict(self) -> dict[str, State]:
-        """Return a copy of the memory, by group name and field."""
+        """Return a copy of what lasts longer than a step, by group name and field."""
+        lasting = [name for name, spec in self.fields.items() if spec.lasts != "step"]
         return {
-            group.name: {name: part[name].clone() for name in self.fields}
+            group.name: {name: part[name].clone() for name in lasting}
             for group, part in zip(self.groups, self.parts, strict=True)
         }
 
-    def load_state_dict(self, state: Mapping[str, State]) -> None:
-        """Take over a memory returned by :meth:`state_dict`.
+    def load_group(self, position: int, saved: Mapping[str, Tensor]) -> None:
+        """Take over the saved memory of the group at ``position``; readings of a step under way start afresh.
 
         Args:
-            state: The memory by group name and field; tensors may lie on any device.
-
-        Raises:
-            StateMismatchError: If groups, fields or shapes differ; nothing is changed then.
+            position: Position of the group.
+            saved: Its part of :meth:`state_dict`, of equal fields and shapes; tensors may lie on any device.
         """
-        for group, part in zip(self.groups, self.parts, strict=True):
-            saved = state.get(group.name)
-            if saved is None or {n: t.shape for n, t in saved.items()} != {n: part[n].shape for n in self.fields}:
-                found = "no memory" if saved is None else f"memory { ({n: list(t.shape) for n, t in saved.items()}) }"
-                raise StateMismatchError(
-                    f"the saved state has {found} for the units of {group.name!r}",
-                    f"{ ({n: list(part[n].shape) for n in self.fields}) }",
-                    "Resume with the model and the method that wrote the checkpoint",
-                )
-        for position, group in enumerate(self.groups):
-            self.load_group(position, state[group.name])
+        self.drop(position, "step")
+        for name, value in saved.items():
+            self.parts[position][name].copy_(value)
 
-    def load_group(self, position: int, saved: State) -> None:
-        """Take over the memory of one group; shapes must match."""
-        for name in self.fields:
-            self.parts[position][name].copy_(saved[name])
+
+def precise(device: torch.device) -> torch.dtype:
+    """Return the most precise floating point type of a device: float64, which Apple's GPUs lack."""
+    return torch.float32 if device.type == "mps" else torch.float64

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer, SparseAdam
 
-from lightning_plasticity.errors import InvalidArgumentError, UnsupportedOptimizerError
+from lightning_plasticity.errors import UnsupportedOptimizerError
 from lightning_plasticity.replacement.young_entries import YoungEntries
 from lightning_plasticity.units import Slot, UnitGroup
 
@@ -32,15 +32,10 @@ class OptimizerMemory:
         policy: ``"fresh"``, ``"zero"`` or ``"keep"``; see :class:`~lightning_plasticity.replacement.method.Method`.
 
     Raises:
-        InvalidArgumentError: If the policy is unknown.
         UnsupportedOptimizerError: If the optimizer's memory is not per element.
     """
 
     def __init__(self, optimizer: Optimizer, policy: StatePolicy) -> None:
-        if policy not in {"fresh", "zero", "keep"}:
-            raise InvalidArgumentError(
-                f"optimizer_state={policy!r}", "'fresh', 'zero' or 'keep'", "Choose one of the three"
-            )
         if isinstance(optimizer, (LBFGS, SparseAdam)):
             raise UnsupportedOptimizerError(
                 f"the optimizer {type(optimizer).__name__}",
@@ -81,10 +76,14 @@ class OptimizerMemory:
             self.young.add(group, units)
 
     def _forget(self, slot: Slot, units: Tensor, state: dict[str, Any]) -> None:
-        parameter = slot.tensor
-        for name, value in state.items():
-            if isinstance(value, Tensor) and value.shape == parameter.shape and value.ndim:
-                slot.assign(units, self._initial(name, slot, units), tensor=value)
+        for name, value in per_element(state, slot.tensor).items():
+            if not value.is_floating_point():
+                raise UnsupportedOptimizerError(
+                    f"{type(self.optimizer).__name__} keeps {name!r} of {slot.path!r} as {value.dtype}",
+                    "memory in floating point, where 0 means nothing",
+                    "Use an optimizer without quantised memory, or a Method with optimizer_state='keep'",
+                )
+            slot.assign(units, self._initial(name, slot, units), tensor=value)
 
     def _initial(self, name: str, slot: Slot, units: Tensor) -> Tensor | float:
         """What a new optimizer would have in the entry."""
@@ -104,6 +103,11 @@ class OptimizerMemory:
     def load_state_dict(self, state: dict[str, Any], groups: tuple[UnitGroup, ...]) -> None:
         """Take over a state returned by :meth:`state_dict`."""
         self.young.load_state_dict(state, groups)
+
+
+def per_element(state: dict[str, Any], parameter: Tensor) -> dict[str, Tensor]:
+    """Return what an optimizer's ``state`` of a parameter holds for each of its entries, by name."""
+    return {n: v for n, v in state.items() if isinstance(v, Tensor) and v.ndim and v.shape == parameter.shape}
 
 
 def options_of(optimizer: Optimizer, parameter: Tensor) -> dict[str, Any]:

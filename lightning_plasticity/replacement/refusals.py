@@ -4,17 +4,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from torch import nn
+from torch.optim import Optimizer
+
 from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.replacement.statistic import Statistic
 from lightning_plasticity.units import UnitGroup
 
 
-def check_groups(groups: Sequence[UnitGroup], owners: Sequence[int | None], statistics: Sequence[Statistic]) -> None:
+def owner_of(group: UnitGroup, optimizers: Sequence[Optimizer]) -> int | None:
+    """Return the position of the optimizer that trains the first incoming weight of a group; None if there is none."""
+    parameter = group.incoming[0].tensor
+    for position, optimizer in enumerate(optimizers):
+        if any(parameter is each for options in optimizer.param_groups for each in options["params"]):
+            return position
+    return None
+
+
+def why_not(group: UnitGroup, optimizers: Sequence[Optimizer]) -> str | None:
+    """Return why the units of a group must be left alone, in a few words; None if they can be replaced.
+
+    Args:
+        group: The group.
+        optimizers: The optimizers that train the model.
+    """
+    for slot in group.slots:
+        if isinstance(slot.tensor, nn.Parameter) and not slot.tensor.requires_grad:
+            return f"{slot.path!r} is frozen"
+    return None if owner_of(group, optimizers) is not None else "its incoming weights belong to no optimizer"
+
+
+def check_groups(groups: Sequence[UnitGroup], optimizers: Sequence[Optimizer], statistics: Sequence[Statistic]) -> None:
     """Refuse groups that cannot be treated.
 
     Args:
         groups: The groups.
-        owners: Position of the optimizer that trains the incoming weights of each group; None if there is none.
+        optimizers: The optimizers that train the model.
         statistics: What is measured of them.
 
     Raises:
@@ -26,12 +51,19 @@ def check_groups(groups: Sequence[UnitGroup], owners: Sequence[int | None], stat
             "a model with at least one hidden layer whose units are written and read by weights",
             "Look at `discover_units(model, example).summary()` for the reason of every layer",
         )
-    orphans = [group.name for group, owner in zip(groups, owners, strict=True) if owner is None]
-    if orphans:
+    untrained = {group.name: reason for group in groups if (reason := why_not(group, optimizers)) is not None}
+    if untrained:
         raise UnsupportedModelError(
-            f"the incoming weights of {orphans} belong to no optimizer",
-            "units whose incoming weights are trained",
-            "Leave them out with `exclude=`, or give their parameters to the optimizer",
+            f"the units of {untrained} are not trained",
+            "units whose weights are trained, the incoming ones by one of the optimizers",
+            "Leave them out with `exclude=`, or train their weights",
+        )
+    devices = {str(slot.tensor.device) for group in groups for slot in group.slots}
+    if len(devices) > 1:
+        raise UnsupportedModelError(
+            f"units on several devices: {sorted(devices)}",
+            "all units on one device",
+            "Move the model to one device before the engine is built",
         )
     taps = [group.name for group in groups if group.tap is None]
     readers = [type(each).__name__ for each in statistics if each.reads_activation or each.reads_gradient]

@@ -7,7 +7,7 @@ the optimizer forgets them and their memory starts afresh.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Any
@@ -18,40 +18,49 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
-from lightning_plasticity.errors import StateMismatchError
 from lightning_plasticity.replacement.ages import Ages
-from lightning_plasticity.replacement.distributed import average
+from lightning_plasticity.replacement.distributed import agree, average
 from lightning_plasticity.replacement.edits import Replacement
-from lightning_plasticity.replacement.memory import Memory
+from lightning_plasticity.replacement.events import Listener, ReplacementEvent
+from lightning_plasticity.replacement.memory import Memory, precise
 from lightning_plasticity.replacement.method import Method
+from lightning_plasticity.replacement.observability import age_scalars, plan, score_scalars
+from lightning_plasticity.replacement.observation import Observation
 from lightning_plasticity.replacement.optimizer_state import OptimizerMemory
 from lightning_plasticity.replacement.overrides import method_per_group
-from lightning_plasticity.replacement.refusals import check_groups
-from lightning_plasticity.replacement.watch import Observe, Reading, Watch
-from lightning_plasticity.units import UnitGroup, UnitMap
-
-Listener = Callable[[UnitGroup, Tensor], None]
+from lightning_plasticity.replacement.refusals import check_groups, owner_of
+from lightning_plasticity.replacement.state import check_state, group_problems, pack, same_groups
+from lightning_plasticity.units import Skipped, UnitGroup, UnitMap
 
 
 class UnitReplacer:
     """Replaces units of a model by a method, after the optimizer's steps.
 
     Works in any training loop: it hooks the layers that read the units and the optimizer's ``step``. Nothing is added
-    to the model and nothing is left on it after :meth:`detach`.
+    to the model and nothing is left on it after :meth:`detach`. All forward passes in training mode between two steps
+    of an optimizer count, by their number of samples, so gradients may be accumulated. Attach before a compiled model
+    runs for the first time: a compiled model does not see hooks that come later.
+
+    On several processes every decision, and :meth:`state_dict`, exchanges what the processes remember: construct the
+    engine and take its state on all of them.
 
     Args:
         method: What is measured, selected and edited.
         units: The units, from :func:`~lightning_plasticity.units.discover_units`.
-        optimizer: The optimizer, or all of them; a unit ages with the one that owns its first incoming weight.
+        optimizer: The optimizer, or all of them; a unit ages with the one that owns its first incoming weight, at each
+            of its steps in which that weight has a gradient.
         overrides: Other methods for the groups whose name matches a pattern (``*``, ``?``); the first match wins. They
             may differ from ``method`` in selection, edits and period, not in what is measured.
-        seed: Seed of the engine's own random numbers; None takes PyTorch's global seed. Must be equal on all processes.
+        seed: Seed of the engine's own random numbers; None takes PyTorch's global seed. All processes use the seed of
+            the first.
 
     Attributes:
         groups: The groups under treatment, in order.
         methods: The method of every group, in the same order.
         ages: Their ages, in the same order.
-        listeners: Functions called with the group and the units (``[R]``, host) after every replacement.
+        steps: Steps that changed the parameters since the engine was built, per optimizer.
+        listeners: Functions called with a :class:`~lightning_plasticity.replacement.ReplacementEvent` after every
+            replacement.
 
     Raises:
         InvalidArgumentError: If an override matches no group or measures something else.
@@ -81,21 +90,38 @@ class UnitReplacer:
         overrides: Mapping[str, Method] | None = None,
         seed: int | None = None,
     ) -> None:
-        self.method = method
-        self.optimizers = (optimizer,) if isinstance(optimizer, Optimizer) else tuple(optimizer)
+        self.method, self._statistics = method, method.statistics
         self.groups = tuple(units)
         self.methods = method_per_group(self.groups, method, overrides or {})
-        self._statistics = method.statistics
-        self._owner = [self._owning_optimizer(group) for group in self.groups]
-        check_groups(self.groups, self._owner, self._statistics)
+        self.use(optimizer)
         self.ages = [Ages(group.size) for group in self.groups]
         self.memory = Memory(self.groups, method.fields())
         self.held = [[edit.prepare(g) for edit in m.edits] for g, m in zip(self.groups, self.methods, strict=True)]
-        self.generator = torch.Generator().manual_seed(torch.initial_seed() if seed is None else seed)
-        self.optimizer_memory = [OptimizerMemory(each, method.optimizer_state) for each in self.optimizers]
+        seed = agree(torch.initial_seed() if seed is None else seed, self._device)
+        self.generator = torch.Generator().manual_seed(seed)
         self.listeners: list[Listener] = []
-        self._watches = [self._watch(position) for position in range(len(self.groups))]
+        self._observation = Observation(self.memory, self._statistics)
         self._handles: list[RemovableHandle] = []
+
+    def use(self, optimizer: Optimizer | Sequence[Optimizer]) -> None:
+        """Train on with other optimizers, such as those of a further fit; call it while detached.
+
+        Args:
+            optimizer: The optimizer, or all of them.
+
+        Raises:
+            UnsupportedModelError: If a group is not trained by them.
+            UnsupportedOptimizerError: If an optimizer keeps its memory in a form that cannot be addressed.
+        """
+        optimizers = (optimizer,) if isinstance(optimizer, Optimizer) else tuple(optimizer)
+        check_groups(self.groups, optimizers, self._statistics)
+        self.optimizers, self.steps = optimizers, [0] * len(optimizers)
+        self.optimizer_memory = [OptimizerMemory(each, self.method.optimizer_state) for each in optimizers]
+        self._owned: list[list[int]] = [[] for _ in optimizers]
+        for i, group in enumerate(self.groups):
+            owner = owner_of(group, optimizers)
+            assert owner is not None  # noqa: S101 - checked above
+            self._owned[owner].append(i)
 
     def attach(self) -> Self:
         """Start watching the model and acting after optimizer steps.
@@ -104,10 +130,7 @@ class UnitReplacer:
             The replacer itself.
         """
         self.detach()
-        device = self.groups[0].incoming[0].tensor.device
-        for watch in self._watches:
-            if watch is not None:
-                watch.attach(torch.zeros((), device=device))
+        self._observation.attach()
         for position, optimizer in enumerate(self.optimizers):
             hook = partial(self._after_step, position)
             self._handles.append(optimizer.register_step_post_hook(hook))
@@ -115,9 +138,7 @@ class UnitReplacer:
 
     def detach(self) -> None:
         """Remove every hook; the memory stays, and :meth:`attach` continues with it."""
-        for watch in self._watches:
-            if watch is not None:
-                watch.detach()
+        self._observation.detach()
         while self._handles:
             self._handles.pop().remove()
 
@@ -129,27 +150,28 @@ class UnitReplacer:
     ) -> None:
         self.detach()
 
+    def drop_readings(self, position: int | None = None) -> None:
+        """Throw away what was observed since the last step, because the step it was for does not happen.
+
+        A fused optimizer tells by itself that a gradient scaler made it skip. The step of any other is just not called,
+        so without this call the readings of the skipped step count as further micro-batches of the next one.
+
+        Args:
+            position: Position of the optimizer whose step is skipped; None means all.
+        """
+        for owned in self._owned if position is None else [self._owned[position]]:
+            self._observation.drop(owned)
+
     def state_dict(self) -> dict[str, Any]:
         """Return ages, utilities, random state and what edits hold, as plain tensors by group name.
 
         On several processes this averages their memories first, so it must be called on all of them.
         """
         average(self.memory)
-        return {
-            "groups": {
-                group.name: {
-                    "ages": self.ages[i].state_dict(),
-                    "memory": dict(self.memory.state_dict()[group.name]),
-                    "held": [{k: v.clone() for k, v in held.items()} for held in self.held[i]],
-                }
-                for i, group in enumerate(self.groups)
-            },
-            "generator": self.generator.get_state(),
-            "optimizers": [each.state_dict() for each in self.optimizer_memory],
-        }
+        return self._own_state()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take over a state returned by :meth:`state_dict`.
+        """Take over a state returned by :meth:`state_dict`; the optimizers' own states must have been restored before.
 
         Args:
             state: The state; its tensors may lie on any device.
@@ -157,21 +179,9 @@ class UnitReplacer:
         Raises:
             StateMismatchError: If it belongs to other groups, sizes or another method; nothing is changed then.
         """
-        saved = state["groups"]
-        missing = [group.name for group in self.groups if group.name not in saved]
-        extra = [name for name in saved if name not in {group.name for group in self.groups}]
-        if missing or extra:
-            raise StateMismatchError(
-                f"the saved state lacks the units of {missing} and has those of {extra}, which the model lacks"
-                if missing
-                else f"the saved state has units of {extra}, which the model (or include/exclude) lacks",
-                f"units of {[group.name for group in self.groups]}",
-                "Resume with the model, include and exclude that wrote the checkpoint, or drop the callback's state",
-            )
-        self.memory.load_state_dict({name: part["memory"] for name, part in saved.items()})
+        check_state(state, self._own_state(), self.groups, self.optimizers)
         for i, group in enumerate(self.groups):
-            self.ages[i].load_state_dict(saved[group.name]["ages"])
-            self.held[i] = [dict(held) for held in saved[group.name]["held"]]
+            self._load_group(i, state["groups"][group.name])
         self.generator.set_state(state["generator"].cpu())
         for each, part in zip(self.optimizer_memory, state["optimizers"], strict=True):
             each.load_state_dict(part, self.groups)
@@ -182,42 +192,54 @@ class UnitReplacer:
         Args:
             state: A state of an earlier engine, whose optimizers are gone.
         """
+        own = self._own_state()["groups"]
         for i, group in enumerate(self.groups):
             saved = state["groups"].get(group.name)
-            if saved is not None and saved["ages"]["born"].shape[0] == group.size:
-                self.ages[i].load_state_dict(saved["ages"])
-                self.memory.load_group(i, saved["memory"])
-                self.held[i] = [dict(held) for held in saved["held"]]
-        self.generator.set_state(state["generator"])
+            if saved is not None and not group_problems(saved, own[group.name]):
+                self._load_group(i, saved)
+        self.generator.set_state(state["generator"].cpu())
+
+    def plan(self, skipped: Iterable[Skipped] = ()) -> str:
+        """Return a table for people: per group the replacements to expect, then the layers that are left alone.
+
+        Args:
+            skipped: Those layers, such as ``units.skipped``.
+        """
+        selections = [method.selection for method in self.methods]
+        return plan(self.groups, selections, [method.every_n_steps for method in self.methods], skipped)
 
     def metrics(self) -> dict[str, float]:
-        """Return what is known without asking the device: units replaced so far and the share of mature ones."""
+        """Return numbers per group: ``replaced/<group>``, ``mature/<group>``, ``utility_median/<group>`` and more.
+
+        See :func:`~lightning_plasticity.replacement.observability.age_scalars` and
+        :data:`~lightning_plasticity.replacement.observability.QUANTILES`. Waits for the device; changes nothing. On
+        several processes the quantiles are those of this one.
+        """
         values: dict[str, float] = {}
-        for group, method, ages in zip(self.groups, self.methods, self.ages, strict=True):
-            values[f"replaced/{group.name}"] = ages.replaced
-            threshold = getattr(method.selection, "maturity_threshold", None)
-            if threshold is not None:
-                values[f"mature/{group.name}"] = ages.mature_count(threshold) / max(1, group.size)
+        generator = torch.Generator().set_state(self.generator.get_state())  # looking must not move the engine's own
+        for i, group in enumerate(self.groups):
+            values |= age_scalars(group, self.ages[i], self.methods[i].selection)
+            values |= score_scalars(group, self._score(i, generator))
         return values
 
-    # ------------------------------------------------------------------------------------------------ one step
-
+    @torch.no_grad()
     def _after_step(self, position: int, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if not self.optimizer_memory[position].stepped():
-            self._forget_readings(position)
+        memory = self.optimizer_memory[position]
+        if not memory.stepped():
+            self.drop_readings(position)
             return
-        with torch.no_grad():
-            self.optimizer_memory[position].after_step()
-            seen = self._collect(position)
-            for i in seen:
-                self.ages[i].advance()
-            for statistic in self._statistics:
-                statistic.update(self.memory, seen)
-            self._replace(seen)
+        self.steps[position] += 1
+        memory.after_step()
+        trained, samples = self._observation.collect(self._owned[position])
+        for i in trained:
+            self.ages[i].advance()
+        for statistic in self._statistics:
+            statistic.update(self.memory, samples)
+        self._replace(trained)
 
-    def _replace(self, seen: dict[int, Tensor | int]) -> None:
+    def _replace(self, trained: Sequence[int]) -> None:
         due = {}
-        for i in seen:
+        for i in trained:
             if self.ages[i].step % self.methods[i].every_n_steps == 0:
                 count = self.methods[i].selection.due(self.ages[i], self.generator)
                 if count:
@@ -225,7 +247,7 @@ class UnitReplacer:
         if not due:
             return
         average(self.memory)
-        scores = {i: self._score(i) for i in due}
+        scores = {i: self._score(i, self.generator) for i in due}
         chosen = {i: self.methods[i].selection.choose(scores[i], due[i], self.ages[i], self.generator) for i in due}
         for i, units in chosen.items():
             if len(units):
@@ -233,53 +255,46 @@ class UnitReplacer:
             self.memory.drop(i, "decision")
 
     def _edit(self, i: int, units: Tensor, score: Tensor) -> None:
-        group = self.groups[i]
+        group, ages = self.groups[i], self.ages[i]
         for edit, held in zip(self.methods[i].edits, self.held[i], strict=True):
             edit(Replacement(group, units, score, self.memory.parts[i], held, self.generator))
         for each in self.optimizer_memory:
             each.forget(group, units)
+        if self.listeners:
+            old, worth = tuple(ages.age[units].tolist()), tuple(score[units].tolist())
+            event = ReplacementEvent(ages.step, group.name, tuple(units.tolist()), old, worth)
+            for listener in self.listeners:
+                listener(event)
         self.memory.renew(i, units)
-        self.ages[i].renew(units)
-        for listener in self.listeners:
-            listener(group, units)
+        ages.renew(units)
 
-    def _score(self, i: int) -> Tensor:
-        state, group = self.memory.parts[i], self.groups[i]
-        age = self.ages[i].age.to(group.incoming[0].tensor.device, torch.float64)
-        return self.method.utility.score(state, group, age, self.generator).double().cpu()
+    def _score(self, i: int, generator: torch.Generator) -> Tensor:
+        age = self.ages[i].age.to(self._device, precise(self._device))
+        return self.method.utility.score(self.memory.parts[i], self.groups[i], age, generator).cpu().double()
 
-    # ------------------------------------------------------------------------------------------------ readings
+    @property
+    def attached(self) -> bool:
+        """Whether the engine watches and acts."""
+        return bool(self._handles)
 
-    def _watch(self, i: int) -> Watch | None:
-        tap = self.groups[i].tap
-        readers = [each for each in self._statistics if each.reads_activation or each.reads_gradient]
-        if tap is None or not readers:
-            return None
-        observe = partial(_observe_all, [partial(each.observe, self.memory.parts[i]) for each in readers])
-        return Watch(tap, observe, reads_gradient=any(each.reads_gradient for each in readers))
+    def treats(self, units: Iterable[UnitGroup]) -> bool:
+        """Return whether ``units`` are the groups under treatment, in the same tensors on the same device."""
+        return same_groups(units, self.groups) and self.memory.device == self._device
 
-    def _collect(self, position: int) -> dict[int, Tensor | int]:
-        """Take the sample counts of the groups that this optimizer owns and that were seen since its last step."""
-        seen: dict[int, Tensor | int] = {}
-        for i, (owner, watch) in enumerate(zip(self._owner, self._watches, strict=True)):
-            if owner == position:
-                count = 1 if watch is None else watch.collect()
-                if count is not None:
-                    seen[i] = count
-        return seen
+    @property
+    def _device(self) -> torch.device:
+        return self.groups[0].incoming[0].tensor.device
 
-    def _forget_readings(self, position: int) -> None:
-        for i in self._collect(position):
-            self.memory.drop(i, "step")
+    def _own_state(self) -> dict[str, Any]:
+        memory = self.memory.state_dict()
+        each = zip(self.groups, self.methods, self.ages, self.held, strict=True)
+        return {
+            "groups": {group.name: pack(method, ages, memory[group.name], held) for group, method, ages, held in each},
+            "generator": self.generator.get_state(),
+            "optimizers": [each.state_dict() for each in self.optimizer_memory],
+        }
 
-    def _owning_optimizer(self, group: UnitGroup) -> int | None:
-        parameter = group.incoming[0].tensor
-        for position, optimizer in enumerate(self.optimizers):
-            if any(parameter is p for param_group in optimizer.param_groups for p in param_group["params"]):
-                return position
-        return None
-
-
-def _observe_all(observers: Sequence[Observe], reading: Reading) -> None:
-    for observe in observers:
-        observe(reading)
+    def _load_group(self, i: int, saved: dict[str, Any]) -> None:
+        self.ages[i].load_state_dict(saved["ages"])
+        self.memory.load_group(i, saved["memory"])
+        self.held[i] = [{k: v.clone() for k, v in held.items()} for held in saved["held"]]

@@ -103,23 +103,21 @@ class Watch:
     Args:
         tap: Where to read.
         observe: Receives the readings of forward passes in training mode with gradients enabled.
+        device: Device on which passes are counted whose hooks were compiled: there Python does not count.
         reads_gradient: Whether ``observe`` is to be called in the backward pass, with the gradient, instead.
-
-    Attributes:
-        samples: Samples (times positions) seen since :meth:`collect`, when not compiled.
     """
 
-    def __init__(self, tap: Tap, observe: Observe, *, reads_gradient: bool = False) -> None:
+    def __init__(self, tap: Tap, observe: Observe, device: torch.device, *, reads_gradient: bool = False) -> None:
         self.tap, self.observe, self.reads_gradient = tap, observe, reads_gradient
-        self.samples = 0
-        self.compiled = False
-        self.compiled_samples: Tensor | None = None
+        self._samples = 0
+        self._compiled = False  # set by a compiled pass; it is only ever written there, so it costs no recompilation
+        self._compiled_samples = torch.zeros((), device=device)
         self._reading = Reading(tap)
         self._handle: RemovableHandle | None = None
 
-    def attach(self, samples: Tensor) -> None:
-        """Start watching; ``samples`` is a 0-d tensor on the device in which compiled passes count."""
-        self.compiled_samples = samples
+    def attach(self) -> None:
+        """Start watching."""
+        self.detach()
         self._handle = self.tap.watch(self._listen)
 
     def detach(self) -> None:
@@ -129,17 +127,17 @@ class Watch:
             self._handle = None
 
     def collect(self) -> Tensor | int | None:
-        """Return the samples seen since the last call, and start counting anew; None if there were none.
+        """Return the samples (times positions) seen since the last call, and count anew; None if there were none.
 
         Returns:
-            A Python number; after a compiled pass, where Python does not count, a 0-d tensor on the device.
+            A Python number; after a compiled pass a 0-d tensor on the device.
         """
-        count: Tensor | int | None = self.samples or None
-        self.samples = 0
-        if self.compiled:
-            assert self.compiled_samples is not None  # noqa: S101 - set by attach
-            count = self.compiled_samples.clone() + (count or 0)
-            self.compiled_samples.zero_()
+        count: Tensor | int | None = self._samples or None
+        self._samples = 0
+        if self._compiled:
+            count = self._compiled_samples.clone() + (count or 0)
+            self._compiled_samples.zero_()
+            self._compiled = False
         return count
 
     def _listen(self, activation: Tensor) -> None:
@@ -153,13 +151,14 @@ class Watch:
 
     def _take(self, activation: Tensor, gradient: Tensor | None) -> None:
         samples = activation.numel() // max(1, activation.shape[self.tap.dim])
+        if gradient is not None:  # a scaled loss that overflows costs the step, not the memory of all steps before
+            gradient = torch.where(gradient.isfinite(), gradient, 0)
         reading = self._reading
         reading.activation, reading.gradient = activation, gradient
         self.observe(reading)
         del reading.activation, reading.gradient  # the engine must not keep what autograd may free
         if torch.compiler.is_compiling():
-            assert self.compiled_samples is not None  # noqa: S101 - set by attach, which registers this hook
-            self.compiled_samples.add_(samples)
-            self.compiled = True
+            self._compiled_samples.add_(samples)
+            self._compiled = True
         else:
-            self.samples += samples
+            self._samples += samples

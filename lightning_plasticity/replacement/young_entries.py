@@ -1,18 +1,20 @@
-"""Let the entries of replaced units move as in a newly built Adam.
+"""Let the entries of replaced units move as in a newly built optimizer.
 
 Adam divides its moments by ``1 - beta ** step``, with one step for the whole parameter. An entry whose moments were
 just set to 0 would be corrected for an age it does not have: with the usual betas its first updates are three to six
 times those of a fresh Adam. Setting the step to 0 instead would shrink the updates of all its neighbours.
 
 Here the step stays and the *result* is corrected: after the optimizer's step, the difference between the update for the
-entry's own age and the one that was applied is added to the weight. Both follow from the moments, so nothing else has
-to be remembered than the step at which an entry was born. After ``HORIZON`` steps the moments are rescaled once, so
-that from then on the shared step is right for them. All other entries are never touched.
+entry's own age and the one that was applied is added to the weight. Both follow from the moments, so nothing has to be
+remembered but which entries are young and since when. After ``HORIZON`` updates the moments are rescaled once, so that
+from then on the shared step is right for them. All other entries are never touched.
+
+Letters: ``M`` young entries of one parameter.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,51 +22,49 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_plasticity.units import Slot, UnitGroup
-
-HORIZON = 100
-"""Steps during which a young entry is corrected; by then the bias correction of the first moment has long run out."""
-
-Direction = Callable[[dict[str, Tensor], Tensor, dict[str, Any]], Tensor]
+from lightning_plasticity.replacement.memory import precise
+from lightning_plasticity.replacement.young_rules import HORIZON, Moments, rule_of
+from lightning_plasticity.units import UnitGroup, write
 
 
-def _adam(state: dict[str, Tensor], step: Tensor, options: dict[str, Any]) -> Tensor:
-    """Adam's update without the learning rate, for entries of age ``step``."""
-    beta1, beta2 = options["betas"]
-    second = state["max_exp_avg_sq"] if options["amsgrad"] else state["exp_avg_sq"]
-    update: Tensor = state["exp_avg"] / (1 - beta1**step) / ((second / (1 - beta2**step)).sqrt() + options["eps"])
-    return update
-
-
-def _adamax(state: dict[str, Tensor], step: Tensor, options: dict[str, Any]) -> Tensor:
-    """Adamax's update without the learning rate, for entries of age ``step``."""
-    update: Tensor = state["exp_avg"] / (1 - options["betas"][0] ** step) / state["exp_inf"]
-    return update
-
-
-_DIRECTIONS: dict[type[Optimizer], Direction] = {
-    torch.optim.Adam: _adam,
-    torch.optim.AdamW: _adam,
-    torch.optim.Adamax: _adamax,
-}
-_MOMENTS = {"exp_avg": 0, "exp_avg_sq": 1, "max_exp_avg_sq": 1}  # which beta corrects which moment
-
-
-@dataclass
+@dataclass(eq=False)
 class _Young:
-    """The young units of one group: how long they have been corrected, and the optimizer's step when they were born."""
+    """The young entries of one parameter.
 
-    group: UnitGroup
-    units: Tensor
-    waited: Tensor
-    born: dict[int, Tensor] = field(default_factory=dict)  # by position of the slot, [U], on the device of the step
+    Positions and births are kept on the host, where it is decided who is young; ``index`` and ``births`` are their
+    copies on the device, made when the set changes and not at every step.
+    """
+
+    parameter: Tensor
+    positions: Tensor  # in the flattened parameter, [M]
+    born: Tensor  # count of updates at birth, [M]
+    updates: int = 0  # of the parameter, since its first young entry
+    index: tuple[Tensor, ...] = ()
+    births: Tensor = field(default_factory=lambda: torch.empty(0))
+    previous: Tensor | None = None  # first moment after the last step, [M]
+
+    def keep(self, chosen: Tensor) -> None:
+        """Restrict the set to the entries where ``chosen`` (``[M]``, host) is true."""
+        self.positions, self.born = self.positions[chosen], self.born[chosen]
+
+    def to_device(self) -> None:
+        """Copy positions and births to the device of the parameter."""
+        device = self.parameter.device
+        index = torch.unravel_index(self.positions, self.parameter.shape)
+        self.index = tuple(each.to(device) for each in index)
+        self.births = self.born.to(device, precise(device))
+
+    @property
+    def age(self) -> Tensor:
+        """Updates since birth, ``[M]``."""
+        return self.updates - self.births
 
 
 class YoungEntries:
     """Corrects the updates of young entries of one optimizer.
 
-    Optimizers without a bias correction need none; for those with one that is not known here (NAdam, RAdam, third
-    parties) the entries move as their moments of 0 make them.
+    Optimizers without a bias correction need none. For third-party ones, whose correction is not known, the entries
+    move as their moments of 0 make them.
 
     Args:
         optimizer: The optimizer.
@@ -72,129 +72,139 @@ class YoungEntries:
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
-        self._direction = next((f for kind, f in _DIRECTIONS.items() if isinstance(optimizer, kind)), None)
-        self._young: dict[str, _Young] = {}
-        self._last: dict[int, Tensor] = {}  # the step of a parameter when it was last looked at, by its identity
+        self._rule = rule_of(optimizer)
+        self._young: dict[str, _Young] = {}  # by dotted name of the parameter
 
     def add(self, group: UnitGroup, units: Tensor) -> None:
         """Remember that ``units`` (``[R]``) of ``group`` were born at this step."""
-        if self._direction is None:
+        if self._rule is None:
             return
-        young = self._young.setdefault(group.name, _Young(group, units[:0], units[:0]))
-        keep = ~torch.isin(young.units, units)
-        young.units = torch.cat([young.units[keep], units])
-        young.waited = torch.cat([young.waited[keep], torch.zeros_like(units)])
-        for position, slot, state in self._slots(group):
-            step = state["step"]
-            born = young.born.setdefault(position, torch.full((group.size,), -1.0, device=step.device))
-            born[units.to(step.device)] = step.to(born.dtype)
-            self._last[id(slot.tensor)] = step.clone()
+        changed = {}
+        for slot in group.slots:
+            parameter = slot.tensor
+            if not self.optimizer.state.get(parameter):
+                continue  # never stepped: all of its entries are young together
+            empty = torch.empty(0, dtype=torch.int64)
+            young = self._of(parameter) or self._young.setdefault(slot.path, _Young(parameter, empty, empty))
+            positions = slot.positions(units)
+            young.keep(~torch.isin(young.positions, positions))
+            young.positions = torch.cat([young.positions, positions])
+            young.born = torch.cat([young.born, torch.full_like(positions, young.updates)])
+            changed[slot.path] = young
+        self._refresh(changed.values())
 
     @torch.no_grad()
     def correct(self) -> None:
-        """Correct the update that the optimizer has just made; no-op while no unit is young."""
-        young = [each for each in self._young.values() if len(each.units)]
-        if not young:
+        """Correct the update that the optimizer has just made; no-op while no entry is young."""
+        if not self._young:
             return
-        corrected = [
-            (slot, each.units, self._corrected(each, at, slot, state))
-            for each in young
-            for at, slot, state in self._slots(each.group)
-        ]
-        for slot, units, values in corrected:  # all were computed from untouched weights: two slots may share an entry
-            slot.assign(units, values)
-        for each in young:
-            each.waited += 1
-            grown = each.units[each.waited >= HORIZON]
-            if len(grown):
-                self._hand_over(each, grown)
-        for each in young:
-            for _, slot, state in self._slots(each.group):
-                self._last[id(slot.tensor)] = state["step"].clone()
+        by_parameter = {young.parameter: young for young in self._young.values()}
+        for options in self.optimizer.param_groups:
+            moved = [
+                by_parameter[parameter]
+                for parameter in options["params"]
+                if parameter in by_parameter and parameter.grad is not None
+            ]
+            if moved:
+                self._correct(moved, options)
+        self._release()
 
-    def _corrected(self, young: _Young, position: int, slot: Slot, state: dict[str, Tensor]) -> Tensor:
-        """The weights of the young entries after the update that suits their own age."""
-        assert self._direction is not None  # noqa: S101 - there are young units only for known optimizers
-        options, units = self._options(slot), young.units
-        weights = slot.gather(units)
-        moments = {k: slot.view(v)[slot.at(units, v.device)] for k, v in state.items() if v.shape == slot.tensor.shape}
-        step = state["step"].to(weights.device, torch.float64)
-        age = self._age(young, position, slot, units, weights, step)
-        moved = (state["step"] != self._last[id(slot.tensor)]).to(weights.device) & (age > 0)
-        wanted = self._direction(moments, age.clamp_min(1), options)
-        applied = self._direction(moments, step, options)
-        change = torch.where(moved & (age < step), (applied - wanted) * options["lr"], 0.0)
-        return torch.where(change.isfinite(), weights + change, weights)
+    def _correct(self, moved: Sequence[_Young], options: dict[str, Any]) -> None:
+        """Correct the young entries of some parameters that share their options, all at once."""
+        assert self._rule is not None  # noqa: S101 - there are young entries only under a rule
+        for young in moved:
+            young.updates += 1
+        age = torch.cat([young.age for young in moved])
+        step = torch.cat([self._scalar(young, "step").expand(len(young.births)) for young in moved])
+        moments = self._moments(moved)
+        wanted, applied = self._rule.directions(moments, age, step, options)
+        change = torch.where(age < step, (applied - wanted) * options["lr"], 0.0)
+        change = torch.where(change.isfinite(), change, 0.0)
+        for young, part in zip(moved, torch.split(change, [len(young.births) for young in moved]), strict=True):
+            write(young.parameter, young.index, young.parameter[young.index] + part)
+        if self._rule.needs_previous:
+            self._remember(moved)
 
-    def _age(self, young: _Young, position: int, slot: Slot, units: Tensor, like: Tensor, step: Tensor) -> Tensor:
-        """Updates of every entry since its birth, ``[R, K, *E]``; an entry is as young as the younger of its owners."""
-        device = like.device
-        born = young.born[position].to(device)[units.to(device)].view(-1, *[1] * (like.ndim - 1))
-        if len(slot.dims) == 1:
-            for other, births in self._other_births(slot, device):
-                axis = other.dims[0] + (2 if other.dims[0] < slot.dims[0] else 1)
-                born = torch.maximum(born, births.view([-1 if at == axis else 1 for at in range(like.ndim)]))
-        return step - born.double()
-
-    def _other_births(self, slot: Slot, device: torch.device) -> Iterator[tuple[Slot, Tensor]]:
-        """Births along the other dimension of the slot's tensor: rows written by one group, columns read by another."""
-        tensor = slot.tensor
-        shape = slot.shape or tensor.shape
-        for young in self._young.values():
-            for position, other, _ in self._slots(young.group):
-                same = other.tensor is tensor and other.shape == slot.shape and len(other.dims) == 1
-                if same and other.dims != slot.dims and position in young.born:
-                    births = torch.full((shape[other.dims[0]],), -1.0, device=device)
-                    births[other.tables(device)[0]] = young.born[position].to(device)[:, None]
-                    yield other, births
+    def _release(self) -> None:
+        """Hand entries over to the shared step when they are grown, and let parameters without young entries go."""
+        for path, young in list(self._young.items()):
+            grown = young.updates - young.born >= HORIZON
+            if grown.any():
+                self._hand_over(young, grown.to(young.parameter.device))
+                young.keep(~grown)
+                self._refresh([young])
+            if not len(young.positions):
+                del self._young[path]
 
     def _hand_over(self, young: _Young, grown: Tensor) -> None:
-        """Rescale the moments of grown units so that the shared step is right for them, and let them go."""
-        for position, slot, state in self._slots(young.group):
-            betas = self._options(slot)["betas"]
-            weights = slot.gather(grown)
-            step = state["step"].to(weights.device, torch.float64)
-            age = self._age(young, position, slot, grown, weights, step).clamp_min(1)
-            for name, which in _MOMENTS.items():
-                if name in state and not (name == "exp_avg_sq" and "exp_inf" in state):
-                    moment = slot.view(state[name])[slot.at(grown, weights.device)]
-                    slot.assign(
-                        grown, moment * (1 - betas[which] ** step) / (1 - betas[which] ** age), tensor=state[name]
-                    )
-            young.born[position][grown.to(young.born[position].device)] = -1.0
-        left = ~torch.isin(young.units, grown)
-        young.units, young.waited = young.units[left], young.waited[left]
+        """Rescale the moments of grown entries so that the shared step is right for them."""
+        assert self._rule is not None  # noqa: S101 - there are young entries only under a rule
+        options, index = self._options(young.parameter), tuple(each[grown] for each in young.index)
+        step, age = self._scalar(young, "step"), young.age[grown]
+        state = self.optimizer.state[young.parameter]
+        for name, (now, then) in self._rule.shares(age, step, options).items():
+            if name in state:
+                moment = state[name][index].to(age.dtype)
+                write(state[name], index, moment * torch.where(age < step, then / now, 1.0))
 
-    def _slots(self, group: UnitGroup) -> Iterator[tuple[int, Slot, dict[str, Tensor]]]:
-        """The slots of a group in tensors that this optimizer has stepped, with its memory of the tensor."""
-        for position, slot in enumerate(group.slots):
-            state = self.optimizer.state.get(slot.tensor)
-            if state and isinstance(state.get("step"), Tensor):
-                yield position, slot, state
+    def _moments(self, moved: Sequence[_Young]) -> Moments:
+        """What the optimizer remembers of the young entries of some parameters, behind each other."""
+        assert self._rule is not None  # noqa: S101 - there are young entries only under a rule
+        states = [self.optimizer.state[young.parameter] for young in moved]
+        moments: Moments = {}
+        for name in self._rule.moments:
+            if name in states[0]:
+                parts = [state[name][young.index] for state, young in zip(states, moved, strict=True)]
+                moments[name] = torch.cat(parts).to(moved[0].births.dtype)
+        for name in self._rule.scalars:
+            parts = [self._scalar(young, name).expand(len(young.births)) for young in moved]
+            moments[name] = torch.cat(parts)
+        if self._rule.needs_previous:
+            moments["previous"] = torch.cat([young.previous for young in moved if young.previous is not None])
+        return moments
 
-    def _options(self, slot: Slot) -> dict[str, Any]:
-        tensor = slot.tensor
-        return next(g for g in self.optimizer.param_groups if any(tensor is p for p in g["params"]))
+    def _remember(self, changed: Iterable[_Young]) -> None:
+        for young in changed:
+            young.previous = self.optimizer.state[young.parameter]["exp_avg"][young.index].to(young.births.dtype)
+
+    def _refresh(self, changed: Iterable[_Young]) -> None:
+        for young in changed:
+            young.to_device()
+            if self._rule is not None and self._rule.needs_previous:
+                self._remember([young])
+
+    def _of(self, parameter: Tensor) -> _Young | None:
+        """A parameter may be addressed under several names; its young entries are kept under the first."""
+        return next((young for young in self._young.values() if young.parameter is parameter), None)
+
+    def _scalar(self, young: _Young, name: str) -> Tensor:
+        """A number that the optimizer keeps per parameter, on the device of the parameter."""
+        value: Tensor = self.optimizer.state[young.parameter][name]
+        if value.is_cpu:  # a copy to another device would wait for it, a fill does not
+            return young.births.new_full((), value.item())
+        return value.to(young.births)
+
+    def _options(self, parameter: Tensor) -> dict[str, Any]:
+        return next(g for g in self.optimizer.param_groups if any(parameter is p for p in g["params"]))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the young units and their births, by group name."""
+        """Return which entries are young and since when, as plain tensors by name of the parameter."""
         return {
-            name: {
-                "units": y.units.clone(),
-                "waited": y.waited.clone(),
-                "born": {k: v.clone() for k, v in y.born.items()},
-            }
-            for name, y in self._young.items()
-            if len(y.units)
+            path: {"positions": y.positions.clone(), "born": y.born.clone(), "updates": torch.tensor(y.updates)}
+            for path, y in self._young.items()
         }
 
-    def load_state_dict(self, state: dict[str, Any], groups: tuple[UnitGroup, ...]) -> None:
-        """Take over a state returned by :meth:`state_dict`; the optimizer's own state must have been restored."""
-        by_name = {group.name: group for group in groups}
+    def load_state_dict(self, state: dict[str, Any], groups: Iterable[UnitGroup]) -> None:
+        """Take over a state returned by :meth:`state_dict`; the optimizer's own state must have been restored.
+
+        Args:
+            state: The state; its tensors may lie on any device.
+            groups: The groups whose slots hold the parameters.
+        """
+        parameters = {slot.path: slot.tensor for group in groups for slot in group.slots}
         self._young = {
-            name: _Young(by_name[name], y["units"].cpu(), y["waited"].cpu(), dict(y["born"]))
-            for name, y in state.items()
+            path: _Young(parameters[path], y["positions"].cpu().clone(), y["born"].cpu().clone(), int(y["updates"]))
+            for path, y in state.items()
+            if path in parameters and self.optimizer.state.get(parameters[path])
         }
-        for young in self._young.values():
-            for _, slot, memory in self._slots(young.group):
-                self._last[id(slot.tensor)] = memory["step"].clone()
+        self._refresh(self._young.values())

@@ -108,6 +108,20 @@ class Slot:
         """Return the index that addresses ``units`` in :meth:`view`, one ``[R, K]`` tensor per addressed dimension."""
         return tuple(table[units.to(device)] for table in self.tables(device))
 
+    def positions(self, units: Tensor) -> Tensor:
+        """Return where the entries of ``units`` lie in the flattened tensor, ``[R * K * E]``, int64 on the host."""
+        shape = self.shape or tuple(self.tensor.shape)
+        dims = tuple(dim % len(shape) for dim in self.dims)
+        strides = [math.prod(shape[dim + 1 :]) for dim in range(len(shape))]
+        units = units.cpu()
+        positions = torch.zeros(len(units), self.features, dtype=torch.int64)
+        for dim, table in zip(dims, self.index, strict=True):
+            positions += table.cpu()[units] * strides[dim]
+        for dim in range(len(shape)):
+            if dim not in dims:
+                positions = positions[..., None] + torch.arange(shape[dim]) * strides[dim]
+        return positions.flatten()
+
     def gather(self, units: Tensor) -> Tensor:
         """Return a copy of the entries of ``units``, ``[R, K, *E]``."""
         tensor = self.tensor

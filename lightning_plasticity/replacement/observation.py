@@ -1,0 +1,92 @@
+"""What the engine sees of its groups between two optimizer steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+from torch import Tensor
+
+from lightning_plasticity.replacement.alarm import Alarm
+from lightning_plasticity.replacement.memory import Memory
+from lightning_plasticity.replacement.statistic import Statistic
+from lightning_plasticity.replacement.watch import Observe, Reading, Watch
+
+
+class Observation:
+    """Feeds what the layers see to the statistics, and counts it.
+
+    Args:
+        memory: The memory of all groups, into which the statistics add.
+        statistics: What is measured.
+    """
+
+    def __init__(self, memory: Memory, statistics: Sequence[Statistic]) -> None:
+        self.memory = memory
+        self._watches = [_watch(memory, i, statistics) for i in range(len(memory.groups))]
+        self._alarm = Alarm([group.tap for group in memory.groups])
+
+    def attach(self) -> None:
+        """Start observing, without what compiled code may have left since the last time."""
+        self.drop(range(len(self._watches)))
+        for watch in self._watches:
+            if watch is not None:
+                watch.attach()
+
+    def detach(self) -> None:
+        """Stop observing."""
+        for watch in self._watches:
+            if watch is not None:
+                watch.detach()
+
+    def collect(self, groups: Sequence[int]) -> tuple[list[int], dict[int, Tensor | int]]:
+        """Return the groups that were trained in the step that just ended, and the samples that were seen of them.
+
+        A group is trained if its first incoming weight has a gradient: the host knows that, and all processes agree. A
+        frozen layer, a branch that was not used, or a step without a loss does not age its units.
+
+        Args:
+            groups: Positions of the groups to look at.
+
+        Returns:
+            Positions of the trained groups, and samples by position of those that were also observed.
+        """
+        trained: list[int] = []
+        samples: dict[int, Tensor | int] = {}
+        for i in groups:
+            watch = self._watches[i]
+            count = 1 if watch is None else watch.collect()
+            if self.memory.groups[i].incoming[0].tensor.grad is None:
+                if count is not None:
+                    self.memory.drop(i, "step")
+                continue
+            trained.append(i)
+            if count is None:
+                self._alarm.miss(i)
+            else:
+                self._alarm.hear(i)
+                samples[i] = count
+        return trained, samples
+
+    def drop(self, groups: Sequence[int]) -> None:
+        """Throw away what was observed of ``groups`` since the last step."""
+        for i in groups:
+            watch = self._watches[i]
+            if watch is not None:
+                watch.collect()
+                self.memory.drop(i, "step")
+
+
+def _watch(memory: Memory, i: int, statistics: Sequence[Statistic]) -> Watch | None:
+    group = memory.groups[i]
+    readers = [each for each in statistics if each.reads_activation or each.reads_gradient]
+    if group.tap is None or not readers:
+        return None
+    observe = partial(_observe_all, [partial(each.observe, memory.parts[i]) for each in readers])
+    device = group.incoming[0].tensor.device
+    return Watch(group.tap, observe, device, reads_gradient=any(each.reads_gradient for each in readers))
+
+
+def _observe_all(observers: Sequence[Observe], reading: Reading) -> None:
+    for observe in observers:
+        observe(reading)
