@@ -6,6 +6,7 @@ Needs the extra ``avalanche``; never imported by the root package.
 from lightning_plasticity.avalanche.metrics import (
     dormant_unit_ratio_metrics,
     effective_rank_metrics,
+    intransigence_metrics,
     weight_magnitude_metrics,
 )
 from lightning_plasticity.avalanche.unit_replacement import (
@@ -20,5 +21,6 @@ __all__ = [
     "UnitReplacementPlugin",
     "dormant_unit_ratio_metrics",
     "effective_rank_metrics",
+    "intransigence_metrics",
     "weight_magnitude_metrics",
 ]

@@ -7,6 +7,7 @@ layer, under names such as ``EffectiveRank_Exp/fc1``, in every logger.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from torchmetrics import Metric
 
+from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.metrics import DormantUnitRatio, EffectiveRank
 from lightning_plasticity.units import UnitGroup, discover_units
 
@@ -29,11 +31,11 @@ class LayerMetric(PluginMetric[dict[str, float]]):
 
     Args:
         name: Display name, such as ``"EffectiveRank"``.
-        make: Returns a fresh metric for a group of units; its ``update`` takes features ``[N, D]``.
+        make: Returns a fresh metric; its ``update`` takes activations, ``[N, U, K]``.
         period: When values are emitted; the metric starts anew afterwards.
     """
 
-    def __init__(self, name: str, make: Callable[[UnitGroup], Metric], period: Period) -> None:
+    def __init__(self, name: str, make: Callable[[], Metric], period: Period) -> None:
         super().__init__()
         self._name, self._make, self._period = name, make, period
         self._metrics: dict[str, Metric] = {}
@@ -65,7 +67,7 @@ class LayerMetric(PluginMetric[dict[str, float]]):
         for group in units:
             if group.tap is not None:
                 fits = group.name in known and self._period == "stream"
-                self._metrics[group.name] = known[group.name] if fits else self._make(group).to(strategy.device)
+                self._metrics[group.name] = known[group.name] if fits else self._make().to(strategy.device)
                 self._handles.append(group.tap.watch(self._listener(group)))
 
     def _listener(self, group: UnitGroup) -> Callable[[Tensor], None]:
@@ -74,7 +76,7 @@ class LayerMetric(PluginMetric[dict[str, float]]):
 
         def listen(activation: Tensor) -> None:
             if tap.module.training and torch.is_grad_enabled():
-                metric.update(tap.samples(activation.detach()))
+                metric.update(tap.samples(activation.detach())[:, tap.index.to(activation.device)])
 
         return listen
 
@@ -157,6 +159,62 @@ class WeightMagnitude(PluginMetric[dict[str, float]]):
         ]
 
 
+class Intransigence(PluginMetric[float]):
+    """How far behind a reference the accuracy on an experience is right after training on it.
+
+    Args:
+        reference: Accuracy that a network trained from scratch reaches on each experience.
+    """
+
+    def __init__(self, reference: Sequence[float]) -> None:
+        super().__init__()
+        self.reference = tuple(reference)
+        self._trained, self._correct, self._total = -1, 0, 0
+
+    def __str__(self) -> str:
+        return "Intransigence_Exp"
+
+    def result(self) -> float | None:
+        """Return the gap, positive if the reference is better; None before the trained experience was evaluated."""
+        return self.reference[self._trained] - self._correct / self._total if self._total else None
+
+    def reset(self) -> None:
+        """Forget the evaluation."""
+        self._correct = self._total = 0
+
+    def before_training_exp(self, strategy: Any) -> None:
+        """Note which experience is trained on.
+
+        Args:
+            strategy: The strategy.
+
+        Raises:
+            InvalidArgumentError: If there is no reference for the experience.
+        """
+        self._trained = strategy.experience.current_experience
+        if self._trained >= len(self.reference):
+            raise InvalidArgumentError(
+                f"a reference of {len(self.reference)} accuracies in experience {self._trained}",
+                "one accuracy per experience of the stream",
+                "Pass the accuracies of a network trained from scratch, such as with `FromScratchTrainingPlugin`",
+            )
+
+    def before_eval_exp(self, strategy: Any) -> None:
+        """Start counting."""
+        self.reset()
+
+    def after_eval_iteration(self, strategy: Any) -> None:
+        """Count the right answers on the experience that was trained on last."""
+        if strategy.experience.current_experience == self._trained:
+            self._correct += int((strategy.mb_output.argmax(1) == strategy.mb_y).sum())
+            self._total += len(strategy.mb_y)
+
+    def after_eval_exp(self, strategy: Any) -> list[MetricValue] | None:
+        """Emit the gap after the experience that was trained on last."""
+        value = self.result()
+        return None if value is None else [_value(self, strategy, str(self), value, experience=True)]
+
+
 def effective_rank_metrics(
     *, minibatch: bool = False, epoch: bool = False, experience: bool = False, stream: bool = False
 ) -> list[PluginMetric[Any]]:
@@ -175,12 +233,9 @@ def effective_rank_metrics(
         >>> [str(metric) for metric in effective_rank_metrics(epoch=True, experience=True)]
         ['EffectiveRank_Epoch', 'EffectiveRank_Exp']
     """
-
-    def make(group: UnitGroup) -> Metric:
-        assert group.tap is not None  # noqa: S101 - only tapped groups are measured
-        return EffectiveRank(group.tap.index.numel())
-
-    return [LayerMetric("EffectiveRank", make, period) for period in _chosen(minibatch, epoch, experience, stream)]
+    return [
+        LayerMetric("EffectiveRank", EffectiveRank, period) for period in _chosen(minibatch, epoch, experience, stream)
+    ]
 
 
 def dormant_unit_ratio_metrics(
@@ -203,11 +258,7 @@ def dormant_unit_ratio_metrics(
     Returns:
         One plugin metric per period.
     """
-
-    def make(group: UnitGroup) -> Metric:
-        assert group.tap is not None  # noqa: S101 - only tapped groups are measured
-        return DormantUnitRatio(group.tap.index.numel(), threshold=threshold)
-
+    make = partial(DormantUnitRatio, threshold)
     return [LayerMetric("DormantUnitRatio", make, period) for period in _chosen(minibatch, epoch, experience, stream)]
 
 
@@ -228,14 +279,27 @@ def weight_magnitude_metrics(
     return [WeightMagnitude(period) for period in _chosen(minibatch, epoch, experience, stream)]
 
 
+def intransigence_metrics(*, reference: Sequence[float]) -> list[PluginMetric[Any]]:
+    """Return the metric of intransigence: accuracy of a network trained from scratch minus that of this one.
+
+    Args:
+        reference: Accuracy that a network trained from scratch reaches on each experience.
+
+    Returns:
+        One plugin metric; it emits when the experience that was trained on last is evaluated.
+
+    References:
+        Chaudhry et al., `Riemannian walk for incremental learning` (ECCV 2018), equation 6.
+    """
+    return [Intransigence(reference)]
+
+
 def _chosen(minibatch: bool, epoch: bool, experience: bool, stream: bool) -> Sequence[Period]:
     asked: dict[Period, bool] = {"minibatch": minibatch, "epoch": epoch, "experience": experience, "stream": stream}
     return [period for period, is_asked in asked.items() if is_asked]
 
 
-def _value(
-    metric: PluginMetric[Any], strategy: Any, name: str, value: float, *, experience: bool
-) -> MetricValue:
+def _value(metric: PluginMetric[Any], strategy: Any, name: str, value: float, *, experience: bool) -> MetricValue:
     """A value under Avalanche's own kind of name; a Python number, since loggers draw tensors as histograms."""
     phase, _ = phase_and_task(strategy)
     full = f"{name}/{phase}_phase/{stream_type(strategy.experience)}_stream"

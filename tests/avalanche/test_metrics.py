@@ -1,0 +1,89 @@
+"""Plasticity metrics appear in Avalanche's loggers under Avalanche's names, with the values of our metrics."""
+
+import pytest
+import torch
+from avalanche.evaluation.metrics import accuracy_metrics
+from avalanche.logging import BaseLogger
+from avalanche.training import Naive
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche_runs import benchmark, mlp
+from torch import nn
+
+from lightning_plasticity.avalanche import (
+    dormant_unit_ratio_metrics,
+    effective_rank_metrics,
+    intransigence_metrics,
+    weight_magnitude_metrics,
+)
+from lightning_plasticity.errors import InvalidArgumentError
+
+
+class Memory(BaseLogger):
+    """Keeps what would be drawn."""
+
+    def __init__(self):
+        super().__init__()
+        self.values = {}
+
+    def log_single_metric(self, name, value, x_plot):
+        self.values.setdefault(name, []).append(value)
+
+
+def run(*metrics, model=None, experiences=2, evaluate=False):
+    logger = Memory()
+    model = mlp() if model is None else model
+    runner = Naive(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.05),
+        criterion=nn.CrossEntropyLoss(),
+        train_mb_size=8,
+        evaluator=EvaluationPlugin(*metrics, loggers=[logger]),
+    )
+    stream = benchmark(experiences)
+    for experience in stream.train_stream:
+        runner.train(experience)
+        if evaluate:
+            runner.eval(stream.test_stream)
+    return model, logger.values
+
+
+def test_every_layer_has_a_series_per_period():
+    _, values = run(
+        *effective_rank_metrics(epoch=True, experience=True), *dormant_unit_ratio_metrics(minibatch=True, stream=True)
+    )
+    ranks = [name for name in values if name.startswith("EffectiveRank_Exp/")]
+    assert ranks == [
+        f"EffectiveRank_Exp/{layer}/train_phase/train_stream/Exp{place:03d}" for place in (0, 1) for layer in ("0", "2")
+    ]
+    assert all(isinstance(value, float) and 1 <= value <= 32 for name in ranks for value in values[name])
+    assert len(values["DormantUnitRatio_MB/0/train_phase/train_stream"]) == 16
+    assert len(values["DormantUnitRatio_Stream/0/train_phase/train_stream"]) == 2  # once per call of `train`
+
+
+def test_silent_units_are_counted_as_dormant():
+    model = mlp()
+    with torch.no_grad():
+        model[0].weight[:8] = 0.0
+        model[0].bias[:8] = -1.0
+    _, values = run(*dormant_unit_ratio_metrics(experience=True), model=model, experiences=1)
+    assert values["DormantUnitRatio_Exp/0/train_phase/train_stream/Exp000"][0] >= 8 / 32
+
+
+def test_weight_magnitude_is_that_of_the_trained_weights():
+    model, values = run(*weight_magnitude_metrics(experience=True), experiences=1)
+    expected = float(model[0].weight.abs().mean())
+    assert values["WeightMagnitude_Exp/0.weight/train_phase/train_stream/Exp000"] == [expected]
+
+
+def test_intransigence_is_the_gap_to_the_reference():
+    metrics = (*intransigence_metrics(reference=[0.9, 0.8]), *accuracy_metrics(experience=True))
+    _, values = run(*metrics, evaluate=True)
+    for place, reference in enumerate((0.9, 0.8)):
+        accuracy = next(v for n, v in values.items() if n.startswith("Top1_Acc_Exp") and n.endswith(f"Exp{place:03d}"))
+        gap = values[f"Intransigence_Exp/eval_phase/test_stream/Exp{place:03d}"]
+        assert gap[0] == pytest.approx(reference - accuracy[place])
+
+
+def test_a_reference_that_is_too_short_is_refused():
+    with pytest.raises(InvalidArgumentError, match=r"a reference of 1 accuracies in experience 1.*one accuracy per"):
+        run(*intransigence_metrics(reference=[0.9]), evaluate=True)

@@ -1,0 +1,142 @@
+"""The plugins do in a strategy what the engine does in a bare loop."""
+
+import pytest
+import torch
+from avalanche.models import IncrementalClassifier
+from avalanche.training import EWC, Cumulative, Naive, Replay
+from avalanche_runs import benchmark, mlp
+from torch import nn
+
+from lightning_plasticity import UnitReplacer, discover_units
+from lightning_plasticity.avalanche import ContinualBackpropPlugin, ReDoPlugin, UnitReplacementPlugin
+from lightning_plasticity.errors import UnsupportedModelError
+from lightning_plasticity.methods import continual_backprop
+
+RATE, MATURITY = 0.02, 5
+
+
+class Growing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.body = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU())
+        self.head = IncrementalClassifier(16, initial_out_features=2)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+
+
+def strategy(kind, model, plugins, **kwargs):
+    return kind(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9),
+        criterion=nn.CrossEntropyLoss(),
+        train_mb_size=8,
+        train_epochs=2,
+        plugins=plugins,
+        evaluator=lambda: None,
+        **kwargs,
+    )
+
+
+class Recorder(nn.CrossEntropyLoss):
+    """Remembers the targets it was asked about."""
+
+    def __init__(self):
+        super().__init__()
+        self.targets = []
+
+    def forward(self, output, target):
+        self.targets.append(target.clone())
+        return super().forward(output, target)
+
+
+def test_weights_equal_those_of_a_bare_loop_with_the_engine():
+    inside, criterion, batches = mlp(), Recorder(), []
+    runner = strategy(Naive, inside, [ContinualBackpropPlugin(RATE, MATURITY, seed=3)])
+    runner._criterion = criterion
+    inside.register_forward_pre_hook(lambda m, args: batches.append(args[0].clone()) if m.training else None)
+    for experience in benchmark().train_stream:
+        runner.train(experience)
+
+    outside = mlp()
+    optimizer = torch.optim.SGD(outside.parameters(), lr=0.05, momentum=0.9)
+    units = discover_units(outside, batches[0])
+    with UnitReplacer(continual_backprop(RATE, MATURITY), units, optimizer, seed=3) as replacer:
+        for x, y in zip(batches, criterion.targets, strict=True):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(outside(x), y).backward()
+            optimizer.step()
+
+    assert sum(ages.replaced for ages in replacer.ages) > 5
+    for name, value in outside.state_dict().items():
+        assert torch.equal(value, inside.state_dict()[name]), name
+
+
+@pytest.mark.parametrize("kind", [Naive, Replay, EWC, Cumulative])
+def test_units_are_replaced_inside_the_strategies(kind):
+    plugin = ContinualBackpropPlugin(RATE, MATURITY)
+    extra = {Replay: {"mem_size": 16}, EWC: {"ewc_lambda": 0.1}}.get(kind, {})
+    runner = strategy(kind, mlp(), [plugin], **extra)
+    for experience in benchmark().train_stream:
+        runner.train(experience)
+    steps = runner.clock.train_iterations
+    assert [ages.step for ages in plugin.replacer.ages] == [steps, steps]
+    assert all(ages.replaced > 0 for ages in plugin.replacer.ages)
+
+
+def test_a_growing_head_keeps_the_ages_of_the_other_layers_and_is_not_touched():
+    plugin = ContinualBackpropPlugin(RATE, MATURITY)
+    model = Growing()
+    runner = strategy(Naive, model, [plugin])
+    steps = []
+    for experience in benchmark().train_stream:
+        runner.train(experience)
+        steps.append([ages.step for ages in plugin.replacer.ages])
+    assert steps == [[16, 16], [32, 32], [48, 48]]
+    assert {group.name for group in plugin.replacer.groups} == {"body.0", "body.2"}
+    assert model.head.classifier.out_features == 6
+
+
+def test_nothing_is_left_on_the_model_after_an_experience():
+    runner = strategy(Naive, mlp(), [ContinualBackpropPlugin(RATE, MATURITY)])
+    runner.train(benchmark(1).train_stream[0])
+    assert all(not m._forward_pre_hooks and not m._forward_hooks for m in runner.model.modules())
+    assert not runner.optimizer._optimizer_step_post_hooks
+
+
+def test_with_rate_zero_the_weights_are_those_without_the_plugin():
+    weights = []
+    for plugins in ([], [ContinualBackpropPlugin(0.0, MATURITY)]):
+        torch.manual_seed(5)
+        runner = strategy(Naive, mlp(), plugins)
+        for experience in benchmark().train_stream:
+            runner.train(experience)
+        weights.append({name: value.clone() for name, value in runner.model.state_dict().items()})
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_redo_recycles_units_that_are_silent():
+    plugin, model = ReDoPlugin(threshold=0.1, every_n_steps=4), mlp()
+    with torch.no_grad():
+        model[0].weight[:5] = 0.0
+        model[0].bias[:5] = -1.0
+    strategy(Naive, model, [plugin]).train(benchmark(1).train_stream[0])
+    assert plugin.replacer.ages[0].replaced >= 5
+
+
+def test_a_saved_state_goes_on():
+    first = UnitReplacementPlugin(continual_backprop(RATE, MATURITY), seed=0)
+    runner = strategy(Naive, mlp(), [first])
+    stream = benchmark().train_stream
+    runner.train(stream[0])
+    second = UnitReplacementPlugin(continual_backprop(RATE, MATURITY), seed=0)
+    second.restored = first.replacer.state_dict()
+    strategy(Naive, runner.model, [second]).train(stream[1])
+    assert [ages.step for ages in second.replacer.ages] == [32, 32]
+
+
+def test_a_model_without_hidden_units_is_refused_by_name():
+    runner = strategy(Naive, nn.Sequential(nn.Linear(8, 6)), [ContinualBackpropPlugin(RATE, MATURITY)])
+    with pytest.raises(UnsupportedModelError, match=r"no replaceable hidden units in Sequential"):
+        runner.train(benchmark(1).train_stream[0])
