@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 _CHUNK = 1 << 18  # entries that fit into a core's cache; larger temporaries cost memory and another trip to it
+_PRECISE = {torch.float32, torch.float64}
 
 
 def sum_over_samples(values: Tensor, dim: int) -> Tensor:
@@ -46,10 +47,11 @@ def absolute_sum(values: Tensor, dim: int, out: Tensor | None = None) -> Tensor:
         >>> absolute_sum(torch.tensor([[1.0, -2.0], [3.0, -4.0]]), dim=1)
         tensor([4., 6.])
     """
-    dim %= values.ndim
-    others = [axis for axis in range(values.ndim) if axis != dim]
-    dtype = values.dtype if values.dtype in {torch.float32, torch.float64} else torch.float32
-    if values.device.type != "cpu":
+    axes = range(values.ndim)
+    dim = axes[dim]
+    others = [axis for axis in axes if axis != dim]
+    dtype = values.dtype if values.dtype in _PRECISE else torch.float32
+    if not values.is_cpu:
         return torch.linalg.vector_norm(values, 1, dim=others, dtype=dtype, out=out)
     if not others:
         return torch.abs(values.to(dtype), out=out)

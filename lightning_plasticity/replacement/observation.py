@@ -82,7 +82,8 @@ def _watch(memory: Memory, i: int, statistics: Sequence[Statistic]) -> Watch | N
     readers = [each for each in statistics if each.reads_activation or each.reads_gradient]
     if group.tap is None or not readers:
         return None
-    observe = partial(_observe_all, [partial(each.observe, memory.parts[i]) for each in readers])
+    observers = [partial(each.observe, memory.parts[i]) for each in readers]
+    observe = observers[0] if len(observers) == 1 else partial(_observe_all, observers)
     device = group.incoming[0].tensor.device
     return Watch(group.tap, observe, device, reads_gradient=any(each.reads_gradient for each in readers))
 

@@ -54,8 +54,8 @@ class Reading:
         values, row = self.activation, self._row(total)
         if row is None or values.shape[-1] != row.shape[1]:
             total += self._fold(absolute_sum(values, self.tap.dim))
-        elif values.numel() == row.numel():  # a single sample
-            row += values.abs().view(row.shape)
+        elif values.shape == row.shape:  # a single sample
+            row += values.abs()
         else:
             row += absolute_sum(values, self.tap.dim)
 

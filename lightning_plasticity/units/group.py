@@ -46,14 +46,19 @@ class Tap:
         """
         key = self.key
 
-        def on_input(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            listener(args[key] if isinstance(key, int) else kwargs[key])
+        def on_argument(module: nn.Module, args: tuple[Any, ...]) -> None:
+            listener(args[key])  # type: ignore[index]
+
+        def on_keyword(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            listener(kwargs[key])  # type: ignore[index]
 
         def on_output(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             listener(output if isinstance(output, Tensor) else output[key])
 
+        if self.where == "input" and isinstance(key, int):
+            return self.module.register_forward_pre_hook(on_argument)
         if self.where == "input":
-            return self.module.register_forward_pre_hook(on_input, with_kwargs=True)
+            return self.module.register_forward_pre_hook(on_keyword, with_kwargs=True)
         return self.module.register_forward_hook(on_output)
 
     def samples(self, activation: Tensor) -> Tensor:

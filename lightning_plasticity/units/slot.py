@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal, TypeAlias
 
 import torch
@@ -163,7 +164,7 @@ class Slot:
         """Return the mean absolute entry of every unit, ``[U]``."""
         return self.feature_magnitude().mean(1)
 
-    @property
+    @cached_property
     def entries_per_feature(self) -> int:
         """The number of entries that one feature of a unit owns in this tensor; at least 1."""
         shape = self.tensor.shape if self.shape is None else self.shape
