@@ -25,6 +25,7 @@ class Reading:
 
     Args:
         tap: Where it is read.
+        device: Device of the tensors to come.
 
     Attributes:
         activation: The tapped tensor, detached.
@@ -33,9 +34,12 @@ class Reading:
 
     __slots__ = ("_as_row", "_in_order", "_index", "_total", "activation", "gradient", "tap")
 
-    def __init__(self, tap: Tap) -> None:
+    activation: Tensor
+    gradient: Tensor | None
+
+    def __init__(self, tap: Tap, device: torch.device | None = None) -> None:
         self.tap = tap
-        self._index = tap.index
+        self._index = tap.index.to(device)
         flat = tap.index.flatten().cpu()
         self._in_order = torch.equal(flat, torch.arange(flat.numel()))
         self._total: Tensor | None = None
@@ -61,6 +65,8 @@ class Reading:
 
     def _row(self, total: Tensor) -> Tensor | None:
         """The tensor as ``[1, U * K]``, if the units own the last dimension in order; kept for the next pass."""
+        if torch.compiler.is_compiling():  # what is kept between passes would make the second one compile anew
+            return total.view(1, -1) if self._in_order and self.tap.dim == -1 else None
         if self._total is not total:
             self._total, self._as_row = total, None
             if self._in_order and self.tap.dim == -1:
@@ -112,7 +118,7 @@ class Watch:
         self._samples = 0
         self._compiled = False  # set by a compiled pass; it is only ever written there, so it costs no recompilation
         self._compiled_samples = torch.zeros((), device=device)
-        self._reading = Reading(tap)
+        self._reading = Reading(tap, device)
         self._handle: RemovableHandle | None = None
 
     def attach(self) -> None:
