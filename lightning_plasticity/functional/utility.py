@@ -52,7 +52,8 @@ def absolute_sum(values: Tensor, dim: int, out: Tensor | None = None) -> Tensor:
     others = [axis for axis in axes if axis != dim]
     dtype = values.dtype if values.dtype in _PRECISE else torch.float32
     if not values.is_cpu:
-        return torch.linalg.vector_norm(values, 1, dim=others, dtype=dtype, out=out)
+        sums: Tensor = torch.linalg.vector_norm(values, 1, dim=others, dtype=dtype, out=out)
+        return sums
     if not others:
         return torch.abs(values.to(dtype), out=out)
     if values.numel() <= _CHUNK:
