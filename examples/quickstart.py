@@ -31,6 +31,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -183,9 +184,9 @@ def stacked(runs: list[list[float]]) -> np.ndarray:
 def print_table(curves: dict[str, dict[str, np.ndarray]], console: Console) -> None:
     """Print early and late accuracy and the reasons at the end: mean and standard deviation over the seeds."""
     part = max(1, len(next(iter(curves.values()))["online_accuracy"][0]) // 10)
-    table = Table(title=f"mean ± standard deviation over seeds; first and last {part} experiences")
-    for column in ("method", "early accuracy", "late accuracy", "effective rank", "dormant units", "weight magnitude"):
-        table.add_column(column, justify="left" if column == "method" else "right")
+    table = Table(title=f"mean ± standard deviation over seeds; first and last {part} experiences", box=box.SIMPLE)
+    for column in ("", "early accuracy", "late accuracy", "rank", "dormant", "weight"):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for method, found in curves.items():
         cells = [found["online_accuracy"][:, :part], *(found[panel][:, -part:] for panel in PANELS)]
         means = [cell.mean(1) for cell in cells]
