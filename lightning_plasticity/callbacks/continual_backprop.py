@@ -2,11 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
+from lightning_plasticity.callbacks.overrides import overriding_methods
 from lightning_plasticity.callbacks.unit_replacement import UnitReplacement
+from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.methods import continual_backprop
+from lightning_plasticity.replacement import (
+    ActivationOnly,
+    AdaptableContribution,
+    Adaptation,
+    Contribution,
+    DeviationByInput,
+    Fisher,
+    GradientUtility,
+    Initializer,
+    Random,
+    StatePolicy,
+    Utility,
+    WeightMagnitude,
+    ZeroContribution,
+)
+
+UtilityName = Literal[
+    "contribution",
+    "zero_contribution",
+    "adaptable_contribution",
+    "adaptation",
+    "weight_magnitude",
+    "activation",
+    "deviation_by_input",
+    "gradient",
+    "fisher",
+    "random",
+]
+_UTILITIES: dict[str, Callable[[float], Utility]] = {
+    "contribution": Contribution,
+    "zero_contribution": ZeroContribution,
+    "adaptable_contribution": AdaptableContribution,
+    "adaptation": Adaptation,
+    "weight_magnitude": WeightMagnitude,
+    "activation": ActivationOnly,
+    "deviation_by_input": DeviationByInput,
+    "gradient": GradientUtility,
+    "fisher": Fisher,
+}
+
+_PER_LAYER = ("replacement_rate", "maturity_threshold", "initializer", "keep_mean_output")
 
 
 class ContinualBackprop(UnitReplacement):
@@ -16,8 +59,22 @@ class ContinualBackprop(UnitReplacement):
         replacement_rate: Fraction of the mature units of a layer replaced per optimizer step, in ``[0, 1]``. The
             number of replacements in 1000 steps is ``1000 * replacement_rate * units``.
         maturity_threshold: Optimizer steps during which a new unit is protected.
-        decay_rate: Decay of the running utility, in ``[0, 1)``.
-        include: Patterns (``*``, ``?``) of groups to treat; None treats all.
+        decay_rate: Decay of the running utility and of the mean output, in ``[0, 1)``.
+        utility: What a unit is worth: its ``"contribution"`` (the paper's), ``"zero_contribution"`` and
+            ``"adaptable_contribution"`` (what it adds beyond its mean, the latter over how fast it can change; used in
+            most of the published runs), ``"adaptation"``, ``"weight_magnitude"``, ``"activation"``,
+            ``"deviation_by_input"``, ``"gradient"`` and ``"fisher"`` (the change of the loss without it), or
+            ``"random"`` (the control). Any other goes into :class:`UnitReplacement`.
+        initializer: How new incoming weights are drawn; None takes the layer's own initialiser, found out by looking
+            at its weights.
+        keep_mean_output: Whether the mean output of a replaced unit moves into the bias of its reader; needs readers
+            with a bias.
+        optimizer_state: What happens to the optimizer's memory of replaced weights: ``"fresh"`` continues as a newly
+            built optimizer would, ``"zero"`` sets the moments to 0, ``"keep"`` leaves them.
+        overrides: Arguments that differ in some layers, such as ``{"encoder.*": {"replacement_rate": 1e-3}}``: any of
+            ``replacement_rate``, ``maturity_threshold``, ``initializer`` and ``keep_mean_output``, by pattern (``*``,
+            ``?``) of group names; the first match wins.
+        include: Patterns of groups to treat; None treats all.
         exclude: Patterns of groups to leave alone.
         example_input: Arguments of ``forward`` for finding the units; default ``pl_module.example_input_array``, else
             the first training batch.
@@ -25,7 +82,7 @@ class ContinualBackprop(UnitReplacement):
         record_events: Whether to keep a record of every replacement in ``events``.
 
     Raises:
-        InvalidArgumentError: If a number is out of its range.
+        InvalidArgumentError: If an argument is out of its range.
 
     References:
         Dohare et al., `Loss of plasticity in deep continual learning` (Nature 2024); see
@@ -43,18 +100,44 @@ class ContinualBackprop(UnitReplacement):
         maturity_threshold: int = 100,
         decay_rate: float = 0.99,
         *,
+        utility: UtilityName = "contribution",
+        initializer: Initializer | None = None,
+        keep_mean_output: bool = False,
+        optimizer_state: StatePolicy = "fresh",
+        overrides: Mapping[str, Mapping[str, Any]] | None = None,
         include: Sequence[str] | None = None,
         exclude: Sequence[str] | None = None,
         example_input: Any | None = None,
         seed: int | None = None,
         record_events: bool = False,
     ) -> None:
-        method = continual_backprop(replacement_rate, maturity_threshold, decay_rate)
+        arguments = {
+            "replacement_rate": replacement_rate,
+            "maturity_threshold": maturity_threshold,
+            "decay_rate": decay_rate,
+            "utility": _utility(utility, decay_rate),
+            "initializer": initializer,
+            "keep_mean_output": keep_mean_output,
+            "optimizer_state": optimizer_state,
+        }
         super().__init__(
-            method,
+            continual_backprop(**arguments),  # type: ignore[arg-type]
+            overrides=overriding_methods(continual_backprop, arguments, overrides, per_layer=_PER_LAYER),
             include=include,
             exclude=exclude,
             example_input=example_input,
             seed=seed,
             record_events=record_events,
         )
+
+
+def _utility(name: str, decay_rate: float) -> Utility:
+    if name == "random":
+        return Random()
+    if name not in _UTILITIES:
+        raise InvalidArgumentError(
+            f"utility={name!r}",
+            f"one of {sorted([*_UTILITIES, 'random'])}",
+            "Choose one of them, or pass your own to UnitReplacement(continual_backprop(utility=...))",
+        )
+    return _UTILITIES[name](decay_rate)

@@ -86,3 +86,28 @@ def contribution(activation: Tensor, outgoing: Tensor) -> Tensor:
     if activation.shape[1] == outgoing.shape[1] == 1:  # a sum over nothing still costs a kernel
         return (activation * outgoing).squeeze(1)
     return (activation * outgoing).mean(1)
+
+
+def relative_to_mean(magnitudes: Tensor) -> Tensor:
+    """Return magnitudes relative to their mean, ``[U]``.
+
+    Args:
+        magnitudes: Non-negative magnitudes of the units of a layer, ``[U]``.
+
+    Returns:
+        The shares, with mean 1; zeros for a layer that is all zero. A magnitude that is not finite stays so and does
+        not touch the others.
+
+    References:
+        Sokar et al., `The dormant neuron phenomenon in deep reinforcement learning` (ICML 2023), equation 1; a silent
+        layer, for which it is 0 / 0, counts as all zero here.
+
+    Example:
+        >>> relative_to_mean(torch.tensor([0.0, 1.0, 2.0]))
+        tensor([0., 1., 2.])
+        >>> relative_to_mean(torch.zeros(2))
+        tensor([0., 0.])
+    """
+    finite = magnitudes.isfinite()
+    mean = magnitudes.where(finite, 0.0).sum() / finite.sum().clamp_min(1)
+    return magnitudes / mean.where(mean > 0, 1.0)

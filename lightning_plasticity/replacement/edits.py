@@ -15,7 +15,13 @@ import torch
 from torch import Tensor
 
 from lightning_plasticity.errors import InvalidArgumentError
-from lightning_plasticity.replacement.initializers import detect_distribution, distribution_of, draw
+from lightning_plasticity.replacement.initializers import (
+    Family,
+    check_initializer,
+    detect_distribution,
+    distribution_of,
+    draw,
+)
 from lightning_plasticity.replacement.memory import State
 from lightning_plasticity.replacement.statistic import Statistic
 from lightning_plasticity.units import Slot, UnitGroup
@@ -72,12 +78,16 @@ class Edit(Protocol):
 class RedrawIncoming:
     """Draw the incoming weights anew, the way the layer itself was initialised; incoming biases become 0.
 
-    Biases restart at 0 even where the layer drew them at random, as in the authors' code.
+    Biases restart at 0 even where the layer drew them at random, as in the authors' code. Weights that were all equal
+    are drawn from PyTorch's default, since equal units would never come apart.
 
     Args:
-        initializer: The layer's own initialiser if None, found out by looking at its weights when the engine is built;
-            otherwise a name.
-        gain: Gain of a named Kaiming, Xavier or orthogonal initialiser; sqrt 2 suits ReLU.
+        initializer: The layer's own initialiser if None, found out by looking at its weights when the engine is built
+            (see :func:`~lightning_plasticity.replacement.initializers.detect_distribution`); otherwise a name.
+        gain: Gain of a named Kaiming, Xavier or orthogonal initialiser, greater than 0; sqrt 2 suits ReLU.
+
+    Raises:
+        InvalidArgumentError: If the name is unknown or the gain is not positive.
 
     References:
         Dohare et al., `Loss of plasticity in deep continual learning` (Nature 2024), Algorithm 1.
@@ -87,6 +97,14 @@ class RedrawIncoming:
     gain: float = math.sqrt(2)
 
     statistics: ClassVar[tuple[Statistic, ...]] = ()
+
+    def __post_init__(self) -> None:
+        if self.initializer is not None:
+            check_initializer(self.initializer)
+        if not 0 < self.gain < math.inf:
+            raise InvalidArgumentError(
+                f"gain={self.gain!r}", "a finite number greater than 0", "Pass 1 for tanh, sqrt 2 for ReLU"
+            )
 
     def prepare(self, group: UnitGroup) -> State:
         """Return the distribution of every slot that is redrawn."""
@@ -105,11 +123,13 @@ class RedrawIncoming:
 
     def _distribution(self, slot: Slot) -> Tensor:
         rows = slot.gather(torch.arange(slot.size)).flatten(1)
-        shape = slot.tensor.shape
-        fan_in, fan_out = rows.shape[1], slot.tensor.numel() // max(1, shape[1]) if len(shape) > 1 else 1
-        if self.initializer is None or slot.kind == "carried":
-            return detect_distribution(rows, fan_in, fan_out)
-        return distribution_of(self.initializer, fan_in, fan_out, self.gain)
+        fan_in, fan_out = _fans(slot.tensor)
+        if self.initializer is not None and slot.kind == "weight":
+            return distribution_of(self.initializer, fan_in, fan_out, self.gain)
+        found = detect_distribution(rows, fan_in, fan_out)
+        if slot.kind == "weight" and int(found[0]) == Family.CONSTANT:  # equal units would never come apart
+            return distribution_of("default", fan_in, fan_out, self.gain)
+        return found
 
 
 @dataclass(frozen=True)
@@ -202,6 +222,14 @@ class ResetNorms:
         for slot in replacement.group.norms:
             if slot.neutral is not None:
                 slot.assign(replacement.units, slot.neutral)
+
+
+def _fans(tensor: Tensor) -> tuple[int, int]:
+    """Fan-in and fan-out as :mod:`torch.nn.init` counts them."""
+    if tensor.ndim < 2:
+        return 1, 1
+    positions = tensor[0, 0].numel()
+    return tensor.shape[1] * positions, tensor.shape[0] * positions
 
 
 def _drawn(group: UnitGroup) -> dict[str, Slot]:

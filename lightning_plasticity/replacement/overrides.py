@@ -32,7 +32,8 @@ def method_per_group(groups: Sequence[UnitGroup], method: Method, overrides: Map
                 f"a pattern that matches one of {[group.name for group in groups]}",
                 "Correct the pattern",
             )
-        if other.statistics != method.statistics or other.optimizer_state != method.optimizer_state:
+        measured = all(statistic in method.statistics for statistic in other.statistics)
+        if other.utility != method.utility or not measured or other.optimizer_state != method.optimizer_state:
             raise InvalidArgumentError(
                 f"the override for {pattern!r} measures {other.statistics} (optimizer_state={other.optimizer_state!r})",
                 f"{method.statistics} (optimizer_state={method.optimizer_state!r}), as for all other groups",

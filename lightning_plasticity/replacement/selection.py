@@ -61,7 +61,8 @@ class LowestMature:
     Nothing is due, and nothing accrues, while no unit is mature, so coming of age causes no burst.
 
     Args:
-        replacement_rate: Fraction of the mature units replaced per optimizer step, in ``[0, 1]``.
+        replacement_rate: Fraction of the mature units replaced per decision (usually every optimizer step), in
+            ``[0, 1]``.
         maturity_threshold: A unit is mature when its age exceeds this many optimizer steps.
 
     Raises:
@@ -80,18 +81,128 @@ class LowestMature:
         _check_threshold(self.maturity_threshold)
 
     def due(self, ages: Ages, generator: torch.Generator) -> int:
-        """Add this step's share of the mature units to what is due and return the whole units of it."""
-        mature = ages.mature_count(self.maturity_threshold)
-        if not mature:
-            return 0
-        ages.carry += self.replacement_rate * mature
-        count = min(math.floor(ages.carry), mature)
-        ages.carry -= count
-        return count
+        """Add this decision's share of the mature units to what is due and return the whole units of it."""
+        return _accrue(ages, self.replacement_rate, self.maturity_threshold)
 
     def choose(self, score: Tensor, due: int, ages: Ages, generator: torch.Generator) -> Tensor:
         """Return the ``due`` mature units of lowest score; ties go to the older unit, then to the lower index."""
         return lowest(score, ages.mature_units(self.maturity_threshold), due)
+
+
+@dataclass(frozen=True)
+class BernoulliLowestMature:
+    """The ``replacement_rate`` lowest fraction of the mature units; a fraction of a unit is decided by lot.
+
+    With ``p`` units expected, ``floor(p)`` are replaced and one more with probability ``p - floor(p)``. The expectation
+    is that of :class:`LowestMature`, the variance larger.
+
+    Args:
+        replacement_rate: Fraction of the mature units replaced per decision, on average, in ``[0, 1]``.
+        maturity_threshold: A unit is mature when its age exceeds this many optimizer steps.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of its range.
+
+    References:
+        Dohare et al., `Loss of plasticity in deep continual learning` (Nature 2024): how the authors' code counts with
+        ``accumulate=False``, as in their reinforcement learning. There the fraction is lost once a whole unit is due.
+    """
+
+    replacement_rate: float = 1e-4
+    maturity_threshold: int = 100
+
+    def __post_init__(self) -> None:
+        _check_rate(self.replacement_rate)
+        _check_threshold(self.maturity_threshold)
+
+    def due(self, ages: Ages, generator: torch.Generator) -> int:
+        """Round the expected number of units up or down by lot."""
+        expected = self.replacement_rate * ages.mature_count(self.maturity_threshold)
+        if not expected:
+            return 0
+        return math.floor(expected + float(torch.rand((), dtype=torch.float64, generator=generator)))
+
+    def choose(self, score: Tensor, due: int, ages: Ages, generator: torch.Generator) -> Tensor:
+        """Return the ``due`` mature units of lowest score; ties go to the older unit, then to the lower index."""
+        return lowest(score, ages.mature_units(self.maturity_threshold), due)
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """Every mature unit whose score is at most ``threshold``, however many they are.
+
+    With :class:`~lightning_plasticity.replacement.Dormancy` these are the dormant units; with
+    :class:`~lightning_plasticity.replacement.InterFiringTime` those whose silence has reached the ``1 - threshold``
+    quantile of their inter-firing times.
+
+    Args:
+        threshold: Largest score that is replaced. A negative one switches replacement off for scores of at least 0.
+        maturity_threshold: A unit is mature when its age exceeds this many optimizer steps; 0 protects no unit.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of its range.
+
+    References:
+        Sokar et al., `The dormant neuron phenomenon in deep reinforcement learning` (ICML 2023), definition 3.1, where
+        the threshold is inclusive too.
+    """
+
+    threshold: float
+    maturity_threshold: int = 0
+
+    def __post_init__(self) -> None:
+        if math.isnan(self.threshold):
+            raise InvalidArgumentError(f"threshold={self.threshold!r}", "a number", "Pass the largest score to replace")
+        _check_threshold(self.maturity_threshold)
+
+    def due(self, ages: Ages, generator: torch.Generator) -> int:
+        """Return the number of mature units: any of them may turn out to be below the threshold."""
+        return ages.mature_count(self.maturity_threshold)
+
+    def choose(self, score: Tensor, due: int, ages: Ages, generator: torch.Generator) -> Tensor:
+        """Return the mature units with a score of at most the threshold, lowest first."""
+        mature = ages.mature_units(self.maturity_threshold)
+        low = (score <= self.threshold) | ~score.isfinite()
+        return lowest(score, mature[low[mature]], due)
+
+
+@dataclass(frozen=True)
+class RandomMature:
+    """As many mature units as :class:`LowestMature` takes, drawn at random: the control for every utility.
+
+    Args:
+        replacement_rate: Fraction of the mature units replaced per decision, in ``[0, 1]``.
+        maturity_threshold: A unit is mature when its age exceeds this many optimizer steps.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of its range.
+    """
+
+    replacement_rate: float = 1e-4
+    maturity_threshold: int = 100
+
+    def __post_init__(self) -> None:
+        _check_rate(self.replacement_rate)
+        _check_threshold(self.maturity_threshold)
+
+    def due(self, ages: Ages, generator: torch.Generator) -> int:
+        """Add this decision's share of the mature units to what is due and return the whole units of it."""
+        return _accrue(ages, self.replacement_rate, self.maturity_threshold)
+
+    def choose(self, score: Tensor, due: int, ages: Ages, generator: torch.Generator) -> Tensor:
+        """Return ``due`` mature units; the score is not looked at."""
+        mature = ages.mature_units(self.maturity_threshold)
+        return mature[torch.randperm(len(mature), generator=generator)[:due]]
+
+
+def _accrue(ages: Ages, replacement_rate: float, maturity_threshold: int) -> int:
+    mature = ages.mature_count(maturity_threshold)
+    if not mature:
+        return 0
+    ages.carry += replacement_rate * mature
+    count = min(math.floor(ages.carry), mature)
+    ages.carry -= count
+    return count
 
 
 def _check_rate(rate: float) -> None:

@@ -7,7 +7,7 @@ of hyper-parameters. A utility is a statistic that also makes a score; an edit m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.replacement.memory import Field, Memory, State
 from lightning_plasticity.replacement.watch import Reading
+from lightning_plasticity.units import UnitGroup
 
 Samples = Mapping[int, Tensor | int]
 """Samples seen since the last step, by position of the group; groups that saw none are missing."""
@@ -112,11 +113,18 @@ def corrected(trace: Tensor, decay_rate: float, age: Tensor) -> Tensor:
     return trace / (1 - decay_rate**age).clamp_min(torch.finfo(torch.float64).tiny)
 
 
-def decay_towards(memory: Memory, trace: str, now: str, decay_rate: float, samples: Samples) -> None:
-    """Move the field ``trace`` towards the field ``now``, in all groups that saw something."""
-    if len(samples) == len(memory.groups):
-        memory.flat[trace].lerp_(memory.flat[now], 1 - decay_rate)
-        return
-    for position in samples:
+def track(
+    memory: Memory, samples: Samples, decay_rate: float, worth: Callable[[State, UnitGroup, Tensor | int], Tensor]
+) -> None:
+    """Move the field ``utility`` towards the worth of the units in this step.
+
+    Args:
+        memory: The memory of all groups.
+        samples: Samples seen since the last step, by position of the group.
+        decay_rate: Decay of the running utility.
+        worth: Returns the worth of the units of a group in this step, ``[U]``, from its memory and sample count.
+    """
+    for position, count in samples.items():
         state = memory.parts[position]
-        state[trace].lerp_(state[now], 1 - decay_rate)
+        now = worth(state, memory.groups[position], count)
+        state["utility"].lerp_(now.to(state["utility"].dtype), 1 - decay_rate)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -18,7 +18,7 @@ from lightning_plasticity.replacement.statistic import (
     corrected,
 )
 from lightning_plasticity.replacement.watch import Reading
-from lightning_plasticity.units import UnitGroup
+from lightning_plasticity.units import Slot, UnitGroup
 
 
 @runtime_checkable
@@ -44,10 +44,19 @@ def outgoing_magnitude(group: UnitGroup) -> Tensor:
     """
     if len(group.outgoing) == 1:
         return group.outgoing[0].feature_magnitude()
-    sizes = [slot.entries_per_unit for slot in group.outgoing]
-    total = sum(slot.magnitude() * (size / sum(sizes)) for slot, size in zip(group.outgoing, sizes, strict=True))
-    assert isinstance(total, Tensor)  # noqa: S101 - a group has at least one reader
-    return total[:, None]
+    return mean_magnitude(group.outgoing)[:, None]
+
+
+def incoming_magnitude(group: UnitGroup) -> Tensor:
+    """Return the mean absolute incoming weight of every unit, without its bias, ``[U]``."""
+    return mean_magnitude([slot for slot in group.incoming if slot.kind == "weight"])
+
+
+def mean_magnitude(slots: Sequence[Slot]) -> Tensor:
+    """Return the mean absolute entry of every unit over all entries of all slots, ``[U]``."""
+    sizes = [slot.entries_per_unit for slot in slots]
+    shares = [slot.magnitude() * (size / sum(sizes)) for slot, size in zip(slots, sizes, strict=True)]
+    return torch.stack(shares).sum(0) if len(shares) > 1 else shares[0]
 
 
 def write_outgoing_sums(group: UnitGroup, out: Tensor) -> int:

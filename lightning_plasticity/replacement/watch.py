@@ -45,6 +45,11 @@ class Reading:
         self._total: Tensor | None = None
         self._as_row: Tensor | None = None
 
+    @property
+    def samples(self) -> int:
+        """The number of samples; every position of every example is one."""
+        return self.activation.numel() // max(1, self.activation.shape[self.tap.dim])
+
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of ``values``, shaped like the activation, over the samples: per feature, ``[U, K]``."""
         return self._fold(sum_over_samples(values, self.tap.dim))

@@ -1,66 +1,100 @@
-"""Find the units of a chain of layers, in the order in which the model runs them."""
+"""Find the hidden units of any model by running it once under labels."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
-import torch
 from torch import Tensor, nn
 
-from lightning_plasticity.errors import UnsupportedModelError
-from lightning_plasticity.units.group import Tap, UnitGroup
-from lightning_plasticity.units.slot import Slot
-from lightning_plasticity.units.unit_map import Skipped, UnitMap
+from lightning_plasticity.units.execution import Execution
+from lightning_plasticity.units.frames import Frames
+from lightning_plasticity.units.guards import untouched
+from lightning_plasticity.units.labels import Labels
+from lightning_plasticity.units.naming import module_names, with_unique_names
+from lightning_plasticity.units.reasons import left_out
+from lightning_plasticity.units.sources import Sources
+from lightning_plasticity.units.trace import run_under_labels
+from lightning_plasticity.units.unit_map import UnitMap
+from lightning_plasticity.units.verdict import Verdict
 
-_CONTRACTIONS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+Residual: TypeAlias = Literal["skip", "group"]
+"""What to do with residual streams, see :func:`discover_units`."""
+
+_MOST_PASSES = 6
 
 
-def discover_units(model: nn.Module, example_inputs: Any, *, residual: str = 'skip') -> UnitMap:
-    names = {module: name for name, module in model.named_modules()}
-    ran: list[tuple[nn.Module, torch.Size]] = []
-    handles = [
-        m.register_forward_hook(lambda m, a, o: ran.append((m, a[0].shape)))
-        for m in model.modules()
-        if isinstance(m, _CONTRACTIONS + _NORMS)
-    ]
-    modes = {m: m.training for m in model.modules()}
-    try:
-        model.eval()
-        with torch.no_grad(), torch.random.fork_rng():
-            if callable(example_inputs):
-                example_inputs()
-            elif isinstance(example_inputs, dict):
-                model(**example_inputs)
-            else:
-                model(*(example_inputs if isinstance(example_inputs, tuple) else (example_inputs,)))
-    finally:
-        for handle in handles:
-            handle.remove()
-        for m, mode in modes.items():
-            m.training = mode
-    if not ran:
-        raise UnsupportedModelError("no layer of the model ran on the example", "a model with Linear or Conv layers", "Check `example_inputs`")
-    groups, skipped = [], []
-    layers = [(i, m, s) for i, (m, s) in enumerate(ran) if isinstance(m, _CONTRACTIONS)]
-    for (i, writer, _), (j, reader, shape) in zip(layers, layers[1:], strict=False):
-        size = writer.weight.shape[0]
-        dim = -1 if isinstance(reader, nn.Linear) else -(reader.weight.ndim - 1)
-        features = shape[dim]
-        norms = [m for m, _ in ran[i + 1 : j] if isinstance(m, _NORMS)]
-        if features % size or any(n.num_features != size for n in norms):
-            skipped.append(Skipped(names[writer], "not a chain"))
-            continue
-        rows = torch.arange(size)[:, None]
-        columns = torch.arange(features).reshape(size, -1)
+def discover_units(
+    model: nn.Module,
+    example_inputs: Tensor | tuple[Any, ...] | dict[str, Any] | Callable[[], Any],
+    *,
+    residual: Residual = "skip",
+    through_norms: bool = True,
+) -> UnitMap:
+    """Return the hidden units of a model, found by running it on an example with a label beside every number.
 
-        def slots(module: nn.Module, **kinds: str) -> tuple[Slot, ...]:
-            return tuple(Slot(module, a, f"{names[module]}.{a}", (0,), (rows,), kind=k) for a, k in kinds.items() if getattr(module, a) is not None)
-        groups.append(UnitGroup(
-            names[writer], size, slots(writer, weight="weight", bias="bias"),
-            tuple(s for n in norms for s in slots(n, weight="scale", bias="shift", running_mean="mean", running_var="variance")),
-            (Slot(reader, "weight", f"{names[reader]}.weight", (1,), (columns,)),),
-            Tap(reader, names[reader], "input", 0, dim, columns),
-        ))
-    return UnitMap(model, tuple(groups), tuple(skipped))
+    The model runs twice per pass (in evaluation and in training mode, without gradients; batch norms stay in
+    evaluation mode) and is left exactly as it was found: modes, buffers, attributes, hooks, random states.
+
+    Args:
+        model: Any module. Wrappers (``torch.compile``, DDP) are seen through: names are those of the plain model.
+        example_inputs: What to run the model on: a tensor, a tuple of positional arguments, a dict of keyword
+            arguments, or a function without arguments that runs the model and returns what must count as its output,
+            such as ``lambda: module.training_step(batch, 0)``. A batch of two or more is best; one works.
+        residual: Whether residual streams (units that a layer reads and later layers add to) are groups. They are
+            skipped by default: replacing one wipes a feature that the whole network carries along. For observation
+            they are units like all others.
+        through_norms: Whether units that share the statistics of a LayerNorm, GroupNorm or RMSNorm are groups, marked
+            ``coupled``: replacing one changes its neighbours slightly. If False, every group is exact.
+
+    Returns:
+        The groups in the order in which the model computes them, and the layers left out, each with the reason.
+
+    Raises:
+        UnsupportedModelError: If the model cannot be run on the example.
+
+    Example:
+        >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5))
+        >>> print(discover_units(model, torch.randn(2, 3, 8, 8)).summary())
+        group  units  written by  read by
+        0      8      0           4
+        skipped 4: it reaches the output of the model
+    """
+    names = module_names(model)
+    forward = _forward(model, example_inputs)
+    with untouched(model):
+        verdict = _settled(model, forward, names, through_norms)
+    found = verdict.groups()
+    groups = [group for group in found if residual == "group" or not group.residual]
+    streams = [group for group in found if group not in groups]
+    return UnitMap(model, with_unique_names(groups), left_out(verdict, groups, streams))
+
+
+def _settled(model: nn.Module, forward: Callable[[], Any], names: dict[nn.Module, str], through_norms: bool) -> Verdict:
+    """Run the model under labels until no unit is lost for the fault of another."""
+    labels = Labels()
+    sources = Sources(model, labels, names)
+    for _ in range(_MOST_PASSES):
+        labels.restart()
+        sources.restart()
+        run = Execution(labels, sources, Frames(names))
+        for training in (False, True):
+            run_under_labels(run, model, forward, training)
+        labels.settle()
+        verdict = Verdict(run, through_norms)
+        guilty = verdict.guilty()
+        if not guilty.any():
+            break
+        labels.switch_off(guilty)
+    return verdict
+
+
+def _forward(model: nn.Module, example: Any) -> Callable[[], Any]:
+    if isinstance(example, Tensor):
+        return lambda: model(example)
+    if isinstance(example, tuple):
+        return lambda: model(*example)
+    if isinstance(example, dict):
+        return lambda: model(**example)
+    callable_example: Callable[[], Any] = example
+    return callable_example

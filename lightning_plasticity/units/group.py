@@ -36,7 +36,7 @@ class Tap:
     index: Tensor
 
     def watch(self, listener: Callable[[Tensor], None]) -> RemovableHandle:
-        """Call ``listener`` with the tapped tensor in every forward pass, in whatever mode, until the handle is removed.
+        """Call ``listener`` with the tapped tensor in every forward pass, in any mode, until the handle is removed.
 
         Args:
             listener: Receives the tensor with its autograd history; what it returns is ignored.
@@ -80,7 +80,7 @@ class UnitGroup:
         tap: Where the activation is observed; None if no module's input or output carries it.
         coupled: Whether something on the way (LayerNorm, GroupNorm) mixes the units, so that replacing one is only
             approximately silent for the others.
-        residual: Whether several layers write the units (a residual stream).
+        residual: Whether the units are a residual stream: a layer that (indirectly) reads them also adds to them.
     """
 
     name: str

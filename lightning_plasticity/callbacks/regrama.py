@@ -1,0 +1,76 @@
+"""ReGraMa as a Lightning callback."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lightning_plasticity.callbacks.overrides import overriding_methods
+from lightning_plasticity.callbacks.unit_replacement import UnitReplacement
+from lightning_plasticity.methods import regrama
+from lightning_plasticity.replacement import Initializer, StatePolicy
+
+_PER_LAYER = ("threshold", "every_n_steps", "initializer")
+
+
+class ReGraMa(UnitReplacement):
+    """Replace hidden units whose gradient is small relative to their layer's, every ``n`` optimizer steps.
+
+    Args:
+        threshold: A unit is replaced if the mean absolute gradient of its activation is at most this share of its
+            layer's.
+        every_n_steps: Optimizer steps between two decisions, over which the gradients are averaged.
+        initializer: How new incoming weights are drawn; None takes the layer's own initialiser, found out by looking
+            at its weights.
+        optimizer_state: What happens to the optimizer's memory of replaced weights: ``"fresh"`` continues as a newly
+            built optimizer would, ``"zero"`` sets the moments to 0, ``"keep"`` leaves them.
+        overrides: Arguments that differ in some layers, such as ``{"encoder.*": {"threshold": 0.1}}``, by pattern
+            (``*``, ``?``) of group names; the first match wins.
+        include: Patterns of groups to treat; None treats all.
+        exclude: Patterns of groups to leave alone.
+        example_input: Arguments of ``forward`` for finding the units; default ``pl_module.example_input_array``, else
+            the first training batch.
+        seed: Seed of the callback's own random numbers; None takes the global seed.
+        record_events: Whether to keep a record of every replacement in ``events``.
+
+    Raises:
+        InvalidArgumentError: If an argument is out of its range.
+
+    References:
+        Liu et al., `Measure gradients, not activations` (arXiv 2505.24061); see
+        :func:`~lightning_plasticity.methods.regrama` for where this differs.
+
+    Example:
+        >>> import lightning.pytorch as pl
+        >>> trainer = pl.Trainer(callbacks=[ReGraMa(threshold=0.01)], logger=False, accelerator="cpu")
+    """
+
+    def __init__(
+        self,
+        threshold: float = 0.025,
+        every_n_steps: int = 1000,
+        *,
+        initializer: Initializer | None = None,
+        optimizer_state: StatePolicy = "fresh",
+        overrides: Mapping[str, Mapping[str, Any]] | None = None,
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        example_input: Any | None = None,
+        seed: int | None = None,
+        record_events: bool = False,
+    ) -> None:
+        arguments = {
+            "threshold": threshold,
+            "every_n_steps": every_n_steps,
+            "initializer": initializer,
+            "optimizer_state": optimizer_state,
+        }
+        super().__init__(
+            regrama(**arguments),  # type: ignore[arg-type]
+            overrides=overriding_methods(regrama, arguments, overrides, per_layer=_PER_LAYER),
+            include=include,
+            exclude=exclude,
+            example_input=example_input,
+            seed=seed,
+            record_events=record_events,
+        )

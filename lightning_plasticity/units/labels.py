@@ -1,0 +1,190 @@
+"""Labels: the ids of units, which ids are one unit, and which are no unit and why.
+
+A label is an integer that travels beside a number of the model. ``0`` says that the number belongs to nobody. Three
+kinds exist:
+
+* a *hard* label is a row of a weight: the hidden unit that this row writes;
+* a *soft* label is an entry of a parameter that the model uses element-wise (a scale, a slope, a position embedding);
+  it joins the unit it meets and never hurts it;
+* a *mixture* is a number that depends on several units at once, such as a mean over channels. It does no harm until
+  it is used.
+
+Labels that meet one-to-one are *unified* (a union-find says which ids are one unit). A label that cannot be a unit is
+*spoiled*, with the reason. Every label made from others remembers its parents, so that spoiling it spoils exactly
+the labels it came from.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+NOBODY = 0
+
+
+class Labels:
+    """All labels of a discovery: their kinds, their union-find, their faults.
+
+    Ids are never reused, so that a row of a weight has the same label in every run of the model; :meth:`restart`
+    forgets what the last runs concluded and keeps which labels are switched off.
+
+    Example:
+        >>> labels = Labels()
+        >>> a, b = labels.fresh(2), labels.fresh(2)
+        >>> _ = labels.unify(a, b)
+        >>> bool((labels.find(a) == labels.find(b)).all())
+        True
+    """
+
+    def __init__(self) -> None:
+        self.count = 1
+        self.off = torch.zeros(1, dtype=torch.bool)
+        self.soft = torch.zeros(1, dtype=torch.bool)
+        self.mixture = torch.zeros(1, dtype=torch.bool)
+        self.statistic = torch.zeros(1, dtype=torch.bool)
+        self.why = torch.zeros(1, dtype=torch.long)
+        self.off_reason = torch.zeros(1, dtype=torch.long)
+        self.reasons = [""]
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget unions and faults; keep the ids and what is switched off."""
+        capacity = len(self.off)
+        self.root = torch.arange(capacity)
+        self.hard_class = ~(self.soft | self.mixture)
+        self.reason = torch.zeros(capacity, dtype=torch.long)
+        self.coupled = torch.zeros(capacity, dtype=torch.bool)
+        self.summed = torch.zeros(capacity, dtype=torch.bool)
+        self.edges: list[tuple[Tensor, Tensor]] = []
+
+    def _grow(self, capacity: int) -> None:
+        have = len(self.off)
+        capacity = max(capacity, 2 * have)
+        self.root = torch.cat([self.root, torch.arange(have, capacity)])
+        for name in (
+            "off",
+            "soft",
+            "mixture",
+            "statistic",
+            "coupled",
+            "summed",
+            "hard_class",
+            "reason",
+            "why",
+            "off_reason",
+        ):
+            old = getattr(self, name)
+            new = torch.zeros(capacity, dtype=old.dtype)
+            new[:have] = old
+            setattr(self, name, new)
+        self.hard_class[have:] = True
+
+    def fresh(self, number: int, *, soft: bool = False, mixture: bool = False) -> Tensor:
+        """Return ``number`` new labels, ``[number]``."""
+        first, self.count = self.count, self.count + number
+        if self.count > len(self.off):
+            self._grow(self.count)
+        self.soft[first : self.count] = soft
+        self.mixture[first : self.count] = mixture
+        self.hard_class[first : self.count] = not (soft or mixture)
+        return torch.arange(first, self.count)
+
+    def switch_off(self, which: Tensor) -> None:
+        """Let the labels ``which`` (a mask) be nobody in all further runs, for the reasons found."""
+        self.off |= which
+        self.off_reason = torch.where(which, self.reason, self.off_reason)
+
+    def alive(self, ids: Tensor) -> Tensor:
+        """Return ``ids`` with those that are switched off replaced by nobody."""
+        return torch.where(self.off[ids], NOBODY, ids)
+
+    def find(self, ids: Tensor) -> Tensor:
+        """Return the representative of the unit that each label belongs to, in the shape of ``ids``."""
+        found = self.root[ids]
+        while True:
+            further = self.root[found]
+            if torch.equal(further, found):
+                return found
+            found = further
+
+    def unify(self, a: Tensor, b: Tensor) -> Tensor:
+        """Declare that ``a[i]`` and ``b[i]`` are one unit for every ``i``; return the representatives."""
+        while True:
+            ra, rb = self.find(a), self.find(b)
+            if torch.equal(ra, rb):
+                return ra
+            low, high = torch.minimum(ra, rb), torch.maximum(ra, rb)
+            self.root.scatter_reduce_(0, high, low, "amin")
+            hard = self.hard_class[high] | self.hard_class[low]
+            self.hard_class[self.find(low)[hard]] = True
+
+    def child(self, a: Tensor, b: Tensor, *, summed: bool) -> Tensor:
+        """Return new labels for numbers that belong to the units ``a[i]`` and ``b[i]``, now one unit.
+
+        Args:
+            a: Labels, ``[N]``.
+            b: Labels, ``[N]``.
+            summed: Whether they were added, as in a residual stream, and not multiplied, as by a gate.
+        """
+        new = self.fresh(len(a), soft=bool(self.soft[a].all() and self.soft[b].all()))
+        self.hard_class[new] = self.hard_class[a] | self.hard_class[b]
+        self.summed[new] = summed
+        self.edges.append((torch.cat([new, new]), torch.cat([a, b])))
+        self.unify(a, b)
+        self.unify(new, a)
+        return new
+
+    def mixtures(self, number: int, child: Tensor, member: Tensor, why: str, *, statistic: bool) -> Tensor:
+        """Return ``number`` new mixtures; mixture ``child[i]`` contains the label ``member[i]``.
+
+        Args:
+            number: How many mixtures to make.
+            child: Positions in ``range(number)``, ``[M]``.
+            member: Labels, ``[M]``.
+            why: The reason for which the members are spoiled if the mixture is used.
+            statistic: Whether they are statistics (means, sums) by which a normalisation may treat its own input.
+        """
+        new = self.fresh(number, mixture=True)
+        self.statistic[new] = statistic
+        self.why[new] = self._code(why)
+        self.edges.append((new[child], member))
+        return new
+
+    def members(self, mixtures: Tensor) -> Tensor:
+        """Return the labels that are not mixtures themselves among all ancestors of ``mixtures``, ``[M]``."""
+        inside = torch.zeros(self.count, dtype=torch.bool)
+        inside[mixtures] = True
+        for child, parent in reversed(self.edges):
+            inside[parent[inside[child] & self.mixture[child]]] = True
+        inside &= ~self.mixture[: self.count]
+        return inside.nonzero()[:, 0]
+
+    def _code(self, why: str) -> int:
+        if why not in self.reasons:
+            self.reasons.append(why)
+        return self.reasons.index(why)
+
+    def spoil_members(self, mixtures: Tensor) -> None:
+        """Spoil all members of ``mixtures``, which were used, each mixture for its own reason."""
+        mixtures = mixtures.reshape(-1)
+        mixtures = mixtures[self.reason[mixtures] == 0]
+        self.reason[mixtures] = self.why[mixtures]
+
+    def spoil(self, ids: Tensor, why: str) -> None:
+        """Declare that ``ids`` are no units because of ``why``; the first reason stays."""
+        ids = ids.reshape(-1)
+        ids = ids[(ids != NOBODY) & (self.reason[ids] == 0)]
+        if len(ids):
+            self.reason[ids] = self._code(why)
+
+    def couple(self, ids: Tensor) -> None:
+        """Declare that a normalisation lets ``ids`` influence each other."""
+        self.coupled[ids.reshape(-1)] = True
+
+    def settle(self) -> None:
+        """Hand every fault of a label on to the labels it was made from."""
+        for child, parent in reversed(self.edges):
+            self.coupled[parent[self.coupled[child]]] = True
+            guilty = (self.reason[child] != 0) & (self.reason[parent] == 0)
+            self.reason[parent[guilty]] = self.reason[child[guilty]]
+        self.reason[NOBODY], self.coupled[NOBODY] = 0, False

@@ -1,0 +1,75 @@
+"""Why layers have no group: one line per layer, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_plasticity.units.group import UnitGroup
+from lightning_plasticity.units.sources import Source
+from lightning_plasticity.units.unit_map import Skipped
+from lightning_plasticity.units.verdict import Verdict
+
+_REMEDIES = {
+    "frozen": "Set requires_grad=True on it to have its units treated",
+    "normalisation layer": "Pass through_norms=True",
+    "has no rule": "Replace the operation by others, or leave the layer alone",
+}
+_UNUSED = "its weight met no activation on the example"
+_STREAM = "a residual stream: layers that read its units also write them"
+
+
+def left_out(verdict: Verdict, groups: Sequence[UnitGroup], streams: Sequence[UnitGroup]) -> tuple[Skipped, ...]:
+    """Return the layers whose rows belong to no group, in the order of the model, each with its most frequent reason.
+
+    Args:
+        verdict: What discovery has found.
+        groups: The groups that are offered.
+        streams: The groups that are not, because they are residual streams.
+
+    Returns:
+        One entry per layer and reason.
+    """
+    run = verdict.run
+    offered = {slot.path for group in groups for slot in group.slots}
+    stream = {slot.path for group in streams for slot in group.slots}
+    rows: dict[str, list[Skipped]] = {}
+    for source in run.sources.all:
+        reasons: list[tuple[str, str]] = []
+        if source.path in stream:
+            reasons = [(_STREAM, "Pass residual='group' to have them as units")] if source.orientations else []
+        elif any(use.role == "in" and use.source is source for use in run.uses.values()):
+            reasons = _of_rows(verdict, source)
+        elif source.is_parameter and source.path not in offered and source.tensor.ndim > 1:
+            reasons = [(source.fault or _UNUSED, "" if source.fault else "Pass an example that uses it")]
+        rows.setdefault(source.layer, []).extend(Skipped(source.layer, *reason) for reason in reasons)
+    return tuple(dict.fromkeys(entry for entries in rows.values() for entry in entries))
+
+
+def _of_rows(verdict: Verdict, source: Source) -> list[tuple[str, str]]:
+    """Return why rows of a weight belong to no good unit, each with its remedy; nothing if all do."""
+    run = verdict.run
+    rows = [use.labels[use.labels > 0] for use in run.uses.values() if use.role == "in" and use.source is source]
+    labels = torch.cat(rows)
+    off = run.labels.off[labels]
+    codes = torch.where(off, run.labels.off_reason[labels], verdict.reason[verdict.root[labels]])
+    faulty = codes[codes != 0]
+    if len(faulty) and source.problem:
+        return [(f"{source.path} {source.problem}", _remedy(source.problem))]
+    found = []
+    for code in _by_frequency(faulty):
+        share = int((faulty == code).sum())
+        why = run.labels.reasons[code]
+        found.append((why if share == len(labels) else f"{share} of {len(labels)} units: {why}", _remedy(why)))
+    return found
+
+
+def _remedy(why: str) -> str:
+    return next((remedy for mark, remedy in _REMEDIES.items() if mark in why), "")
+
+
+def _by_frequency(codes: Tensor) -> list[int]:
+    values, counts = codes.unique(return_counts=True)  # type: ignore[no-untyped-call]
+    return [int(v) for v in values[counts.argsort(descending=True, stable=True)]]

@@ -1,0 +1,25 @@
+"""Attention in one operation; in evaluation of the units it is normally written out as products and a softmax."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lightning_plasticity.units.rules.call import Call
+from lightning_plasticity.units.rules.contractions import MATCHED
+from lightning_plasticity.units.rules.registry import Labelling, rule
+
+if TYPE_CHECKING:
+    from lightning_plasticity.units.execution import Execution
+
+
+@rule(
+    "_scaled_dot_product_flash_attention _scaled_dot_product_flash_attention_for_cpu "
+    "_scaled_dot_product_efficient_attention _scaled_dot_product_cudnn_attention"
+)
+def attention(run: Execution, call: Call) -> Labelling:
+    """Compare queries with keys; pass values on."""
+    last = call["query"].ndim - 1
+    scores = [run.mix(run.of(call[name]), [last - 1, last], MATCHED) for name in ("query", "key")]
+    values = run.mix(run.of(call["value"]), [last - 1], MATCHED)
+    labels = run.meet(run.meet(scores[0], scores[1]), values)
+    return [labels if i == 0 else None for i, _ in enumerate(call.outs)]

@@ -1,0 +1,110 @@
+"""One executed operation, as the rules see it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any
+
+from torch import Tensor
+from torch._ops import OpOverload
+
+
+@dataclass(frozen=True)
+class Signature:
+    """What the schema of an operation tells.
+
+    Args:
+        name: Name without namespace for torch's own operations, and without the underscore of in-place variants.
+        arguments: Names and defaults of the arguments, in order.
+        is_view: Whether every result is a view of an argument.
+        written: Positions and names of the arguments that the operation changes.
+    """
+
+    name: str
+    arguments: tuple[tuple[str, Any], ...]
+    is_view: bool
+    written: tuple[tuple[int, str], ...]
+
+
+@lru_cache(maxsize=4096)
+def signature(func: OpOverload) -> Signature:
+    """Return what the schema of ``func`` tells."""
+    schema = func._schema
+    namespace, _, name = schema.name.partition("::")
+    name = name if namespace == "aten" else schema.name
+    returns = [r.alias_info for r in schema.returns]
+    arguments = list(schema.arguments)
+    written = [(i, a.name) for i, a in enumerate(arguments) if a.alias_info is not None and a.alias_info.is_write]
+    return Signature(
+        name.removesuffix("_") if written and not name.startswith("_") else name,
+        tuple((a.name, a.default_value if a.has_default_value() else None) for a in arguments),
+        bool(returns) and all(r is not None and not r.is_write for r in returns),
+        tuple(written),
+    )
+
+
+def tensors_in(values: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors among ``values`` and in the lists among them."""
+    found: list[Tensor] = []
+    for value in values:
+        if isinstance(value, Tensor):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += [v for v in value if isinstance(v, Tensor)]
+    return found
+
+
+@dataclass(eq=False)
+class Call:
+    """One executed operation.
+
+    Args:
+        func: The operation.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        out: What it returned.
+    """
+
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    out: Any
+
+    @cached_property
+    def signature(self) -> Signature:
+        """What the schema tells."""
+        assert isinstance(self.func, OpOverload)  # noqa: S101 - nothing else arrives at a dispatch mode
+        return signature(self.func)
+
+    @cached_property
+    def bound(self) -> dict[str, Any]:
+        """All arguments by name, defaults filled in."""
+        bound = dict(self.signature.arguments)
+        for (name, _), value in zip(self.signature.arguments, self.args, strict=False):
+            bound[name] = value
+        bound.update(self.kwargs)
+        return bound
+
+    def __getitem__(self, name: str) -> Any:
+        return self.bound[name]
+
+    @property
+    def name(self) -> str:
+        """Name of the operation, see :class:`Signature`."""
+        return self.signature.name
+
+    @cached_property
+    def inputs(self) -> list[Tensor]:
+        """The tensor arguments."""
+        return tensors_in((*self.args, *self.kwargs.values()))
+
+    @cached_property
+    def outs(self) -> list[Tensor]:
+        """The tensors returned, and those changed in place."""
+        outs = tensors_in(self.out if isinstance(self.out, (tuple, list)) else (self.out,))
+        for position, name in self.signature.written:
+            value = self.args[position] if position < len(self.args) else self.kwargs.get(name)
+            outs += [t for t in tensors_in((value,)) if not any(t is o for o in outs)]
+        return outs

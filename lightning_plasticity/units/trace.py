@@ -1,0 +1,99 @@
+"""Run a model under labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_plasticity.errors import UnsupportedModelError
+from lightning_plasticity.units.execution import Execution
+from lightning_plasticity.units.guards import set_mode
+from lightning_plasticity.units.rules import observe
+from lightning_plasticity.units.sandbox import tensors_in
+
+_SWEEP_EVERY = 256
+
+
+class LabelMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Let every operation be followed by its rule.
+
+    Args:
+        run: The state of the run.
+    """
+
+    def __init__(self, run: Execution) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._run = run
+        self._count = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled under this mode, and asking for the contrary imports all of dynamo
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            observe(self._run, func, args, kwargs, out)
+        self._count += 1
+        if self._count % _SWEEP_EVERY == 0:
+            self._run.shadow.sweep()
+        return out
+
+
+class LeaveMode(TorchFunctionMode):
+    """Notice values that leave torch, where labels cannot follow.
+
+    Args:
+        run: The state of the run.
+    """
+
+    _EXITS = frozenset({"numpy", "tolist", "__array__", "__dlpack__", "data_ptr"})
+
+    def __init__(self, run: Execution) -> None:
+        super().__init__()
+        self._run = run
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in self._EXITS and args and isinstance(args[0], Tensor):
+            self._run.spoil(self._run.of(args[0]), f"its values leave torch ({func.__name__})")
+        return func(*args, **(kwargs or {}))
+
+
+def run_under_labels(run: Execution, model: nn.Module, forward: Callable[[], Any], training: bool) -> None:
+    """Run the model once in one mode; what the rules find is in ``run``.
+
+    Args:
+        run: The state of the run.
+        model: The model.
+        forward: Runs it.
+        training: The mode.
+
+    Raises:
+        UnsupportedModelError: If the model cannot be run.
+    """
+    set_mode(model, training)
+    run.frames.restart()
+    run.runs += 1
+    with ExitStack() as stack:
+        for handle in run.frames.watch():
+            stack.callback(handle.remove)
+        try:
+            with LeaveMode(run), LabelMode(run):
+                output = forward()
+        except Exception as error:
+            raise UnsupportedModelError(
+                f"the model failed on the example in {'training' if training else 'evaluation'} mode, in layer "
+                f"{run.frames.path or 'at the top'!r}: {type(error).__name__}: {error}",
+                "an example that the model can be run on",
+                "Pass other `example_inputs`: a tensor, a tuple, a dict, or a function that runs the model",
+            ) from error
+    found = list(tensors_in(output)) or list(tensors_in(run.frames.top_outputs))
+    for tensor in found:
+        run.spoil(run.of(tensor), "it reaches the output of the model")
