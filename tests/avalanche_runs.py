@@ -1,7 +1,9 @@
 """A small benchmark and a small network for the tests of the Avalanche floor."""
 
+from types import SimpleNamespace
+
 import torch
-from avalanche.benchmarks import benchmark_from_datasets
+from avalanche.benchmarks import class_incremental_benchmark
 from avalanche.benchmarks.utils import as_classification_dataset
 from torch import nn
 from torch.utils.data import TensorDataset
@@ -13,14 +15,13 @@ class LabelledTensors(TensorDataset):
         self.targets = y.tolist()
 
 
-def benchmark(experiences=3, classes=2, size=64):
+def benchmark(experiences=3):
+    """A class-incremental benchmark of six classes: 64 samples of two classes in every experience."""
     generator = torch.Generator().manual_seed(0)
-    datasets = []
-    for place in range(experiences):
-        x = torch.randn(size, 8, generator=generator)
-        y = torch.randint(classes, (size,), generator=generator) + place * classes
-        datasets.append(as_classification_dataset(LabelledTensors(x, y)))
-    return benchmark_from_datasets(train=datasets, test=datasets)
+    x, y = torch.randn(192, 8, generator=generator), torch.arange(192) % 6
+    data = as_classification_dataset(LabelledTensors(x, y))
+    whole = class_incremental_benchmark({"train": data, "test": data}, num_experiences=3, class_order=list(range(6)))
+    return SimpleNamespace(train_stream=whole.train_stream[:experiences], test_stream=whole.test_stream[:experiences])
 
 
 def mlp():

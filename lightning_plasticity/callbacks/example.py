@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from lightning.fabric.utilities import move_data_to_device
@@ -28,7 +28,7 @@ def find_units(
     *,
     include: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
-    residual: str = "skip",
+    residual: Literal["skip", "group"] = "skip",
 ) -> UnitMap:
     """Return the units of a LightningModule.
 

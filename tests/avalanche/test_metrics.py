@@ -71,7 +71,7 @@ def test_silent_units_are_counted_as_dormant():
 
 def test_weight_magnitude_is_that_of_the_trained_weights():
     model, values = run(*weight_magnitude_metrics(experience=True), experiences=1)
-    expected = float(model[0].weight.abs().mean())
+    expected = float(model[0].weight.detach().abs().mean())
     assert values["WeightMagnitude_Exp/0.weight/train_phase/train_stream/Exp000"] == [expected]
 
 

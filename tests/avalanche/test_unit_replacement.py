@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from avalanche.evaluation.metrics import loss_metrics
+from avalanche.logging import BaseLogger
 from avalanche.models import IncrementalClassifier
 from avalanche.training import EWC, Cumulative, Naive, Replay
+from avalanche.training.plugins import EvaluationPlugin
 from avalanche_runs import benchmark, mlp
 from torch import nn
 
@@ -34,7 +37,7 @@ def strategy(kind, model, plugins, **kwargs):
         train_mb_size=8,
         train_epochs=2,
         plugins=plugins,
-        evaluator=lambda: None,
+        evaluator=EvaluationPlugin(loss_metrics(experience=True), loggers=[BaseLogger()]),
         **kwargs,
     )
 
@@ -55,7 +58,7 @@ def test_weights_equal_those_of_a_bare_loop_with_the_engine():
     inside, criterion, batches = mlp(), Recorder(), []
     runner = strategy(Naive, inside, [ContinualBackpropPlugin(RATE, MATURITY, seed=3)])
     runner._criterion = criterion
-    inside.register_forward_pre_hook(lambda m, args: batches.append(args[0].clone()) if m.training else None)
+    inside.register_forward_pre_hook(lambda m, args: batches.append(args[0].clone()) if torch.is_grad_enabled() else None)
     for experience in benchmark().train_stream:
         runner.train(experience)
 
