@@ -16,7 +16,7 @@ def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("quickstart")
     command = [sys.executable, str(ROOT / "examples" / "quickstart.py")]
     command += ["--seeds", "1", "--max-steps", "228", "--out", str(out)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     return out, result.stdout
 

@@ -58,7 +58,9 @@ def test_weights_equal_those_of_a_bare_loop_with_the_engine():
     inside, criterion, batches = mlp(), Recorder(), []
     runner = strategy(Naive, inside, [ContinualBackpropPlugin(RATE, MATURITY, seed=3)])
     runner._criterion = criterion
-    inside.register_forward_pre_hook(lambda m, args: batches.append(args[0].clone()) if torch.is_grad_enabled() else None)
+    inside.register_forward_pre_hook(
+        lambda m, args: batches.append(args[0].clone()) if torch.is_grad_enabled() else None
+    )
     for experience in benchmark().train_stream:
         runner.train(experience)
 
