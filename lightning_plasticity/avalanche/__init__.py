@@ -3,10 +3,10 @@
 Needs the extra ``avalanche``; never imported by the root package.
 """
 
+from lightning_plasticity.avalanche.intransigence import intransigence_metrics
 from lightning_plasticity.avalanche.metrics import (
     dormant_unit_ratio_metrics,
     effective_rank_metrics,
-    intransigence_metrics,
     weight_magnitude_metrics,
 )
 from lightning_plasticity.avalanche.unit_replacement import (

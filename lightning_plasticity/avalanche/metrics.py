@@ -13,12 +13,11 @@ from typing import Any, Literal
 import torch
 from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
-from avalanche.evaluation.metric_utils import phase_and_task, stream_type
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from torchmetrics import Metric
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.avalanche.naming import metric_value
 from lightning_plasticity.metrics import DormantUnitRatio, EffectiveRank
 from lightning_plasticity.units import UnitGroup, discover_units
 
@@ -102,7 +101,7 @@ class LayerMetric(PluginMetric[dict[str, float]]):
         if period != self._period:
             return None
         values = [
-            _value(self, strategy, f"{self}/{layer}", value, experience=period == "experience")
+            metric_value(self, strategy, f"{self}/{layer}", value, experience=period == "experience")
             for layer, value in self.result().items()
         ]
         self.reset()
@@ -154,65 +153,9 @@ class WeightMagnitude(PluginMetric[dict[str, float]]):
         parameters = {n: p for n, p in strategy.model.named_parameters() if p.ndim > 1}
         self._values = {n: float(p.detach().abs().mean()) for n, p in parameters.items()}
         return [
-            _value(self, strategy, f"{self}/{name}", value, experience=period == "experience")
+            metric_value(self, strategy, f"{self}/{name}", value, experience=period == "experience")
             for name, value in self._values.items()
         ]
-
-
-class Intransigence(PluginMetric[float]):
-    """How far behind a reference the accuracy on an experience is right after training on it.
-
-    Args:
-        reference: Accuracy that a network trained from scratch reaches on each experience.
-    """
-
-    def __init__(self, reference: Sequence[float]) -> None:
-        super().__init__()
-        self.reference = tuple(reference)
-        self._trained, self._correct, self._total = -1, 0, 0
-
-    def __str__(self) -> str:
-        return "Intransigence_Exp"
-
-    def result(self) -> float | None:
-        """Return the gap, positive if the reference is better; None before the trained experience was evaluated."""
-        return self.reference[self._trained] - self._correct / self._total if self._total else None
-
-    def reset(self) -> None:
-        """Forget the evaluation."""
-        self._correct = self._total = 0
-
-    def before_training_exp(self, strategy: Any) -> None:
-        """Note which experience is trained on.
-
-        Args:
-            strategy: The strategy.
-
-        Raises:
-            InvalidArgumentError: If there is no reference for the experience.
-        """
-        self._trained = strategy.experience.current_experience
-        if self._trained >= len(self.reference):
-            raise InvalidArgumentError(
-                f"a reference of {len(self.reference)} accuracies in experience {self._trained}",
-                "one accuracy per experience of the stream",
-                "Pass the accuracies of a network trained from scratch, such as with `FromScratchTrainingPlugin`",
-            )
-
-    def before_eval_exp(self, strategy: Any) -> None:
-        """Start counting."""
-        self.reset()
-
-    def after_eval_iteration(self, strategy: Any) -> None:
-        """Count the right answers on the experience that was trained on last."""
-        if strategy.experience.current_experience == self._trained:
-            self._correct += int((strategy.mb_output.argmax(1) == strategy.mb_y).sum())
-            self._total += len(strategy.mb_y)
-
-    def after_eval_exp(self, strategy: Any) -> list[MetricValue] | None:
-        """Emit the gap after the experience that was trained on last."""
-        value = self.result()
-        return None if value is None else [_value(self, strategy, str(self), value, experience=True)]
 
 
 def effective_rank_metrics(
@@ -279,30 +222,6 @@ def weight_magnitude_metrics(
     return [WeightMagnitude(period) for period in _chosen(minibatch, epoch, experience, stream)]
 
 
-def intransigence_metrics(*, reference: Sequence[float]) -> list[PluginMetric[Any]]:
-    """Return the metric of intransigence: accuracy of a network trained from scratch minus that of this one.
-
-    Args:
-        reference: Accuracy that a network trained from scratch reaches on each experience.
-
-    Returns:
-        One plugin metric; it emits when the experience that was trained on last is evaluated.
-
-    References:
-        Chaudhry et al., `Riemannian walk for incremental learning` (ECCV 2018), equation 6.
-    """
-    return [Intransigence(reference)]
-
-
 def _chosen(minibatch: bool, epoch: bool, experience: bool, stream: bool) -> Sequence[Period]:
     asked: dict[Period, bool] = {"minibatch": minibatch, "epoch": epoch, "experience": experience, "stream": stream}
     return [period for period, is_asked in asked.items() if is_asked]
-
-
-def _value(metric: PluginMetric[Any], strategy: Any, name: str, value: float, *, experience: bool) -> MetricValue:
-    """A value under Avalanche's own kind of name; a Python number, since loggers draw tensors as histograms."""
-    phase, _ = phase_and_task(strategy)
-    full = f"{name}/{phase}_phase/{stream_type(strategy.experience)}_stream"
-    if experience:
-        full += f"/Exp{strategy.experience.current_experience:03d}"
-    return MetricValue(metric, full, value, strategy.clock.train_iterations)
