@@ -15,8 +15,9 @@ from typing_extensions import override
 
 from lightning_plasticity.callbacks.example import find_units, has_example
 from lightning_plasticity.callbacks.guards import check_trainer
+from lightning_plasticity.callbacks.parameters import choose_parameters
 from lightning_plasticity.errors import StateMismatchError, UnsupportedOptimizerError
-from lightning_plasticity.optim import UtilityGate
+from lightning_plasticity.optim import HesScale, UtilityGate
 from lightning_plasticity.optim.perturbation import Perturbation, check
 from lightning_plasticity.units import UnitGroup
 
@@ -46,6 +47,8 @@ class UPGDPerturbation(pl.Callback):
             the utility, as the published code does.
         protecting: Whether the gradient is held back as well, or only the noise.
         gate_scale: Factor of the gate: 1 leaves half of the gradient of a weight without utility, 2 all of it.
+        curvature: None for first-order utilities, ``"hesscale"`` for second-order ones, from
+            :class:`~lightning_plasticity.optim.HesScale`.
         when: Before or after the Trainer's gradient clipping.
         include: Patterns (``*``, ``?``) of parameters to gate, or of groups with ``per="unit"``; None gates all.
         exclude: Patterns to leave alone; they win.
@@ -74,6 +77,7 @@ class UPGDPerturbation(pl.Callback):
         correction: Literal["paper", "reference"] = "paper",
         protecting: bool = True,
         gate_scale: float = 1.0,
+        curvature: Literal["hesscale"] | None = None,
         when: Literal["before_clipping", "after_clipping"] = "before_clipping",
         include: Sequence[str] | None = None,
         exclude: Sequence[str] | None = None,
@@ -83,9 +87,11 @@ class UPGDPerturbation(pl.Callback):
         self.settings = Perturbation(noise_std, decay_rate, scaling, correction, protecting, gate_scale)
         check("per", per, per in {"weight", "unit"}, "'weight' or 'unit'")
         check("when", when, when in {"before_clipping", "after_clipping"}, "'before_clipping' or 'after_clipping'")
-        self.per, self.when, self.seed = per, when, seed
+        check("curvature", curvature, curvature in {None, "hesscale"}, "'hesscale' or None")
+        self.per, self.when, self.curvature, self.seed = per, when, curvature, seed
         self.include, self.exclude, self.example_input = include, exclude, example_input
         self.gates: list[UtilityGate | None] = []
+        self._hesscale: HesScale | None = None
         self._restored: list[dict[str, Any]] = []
         self._names: dict[Tensor, str] = {}
 
@@ -119,6 +125,12 @@ class UPGDPerturbation(pl.Callback):
     ) -> None:
         if not self.gates:
             self._build(trainer, pl_module, batch)
+
+    @override
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        if self._hesscale is not None:
+            scaler = _scaler(trainer)
+            self._hesscale.watch(loss, scale=1.0 if scaler is None else scaler.get_scale())
 
     @override
     def on_before_optimizer_step(
@@ -173,6 +185,7 @@ class UPGDPerturbation(pl.Callback):
 
     def _build(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> None:
         seed = trainer.strategy.broadcast(self.seed if self.seed is not None else torch.initial_seed())
+        self._hesscale = None if self.curvature is None else HesScale(pl_module)
         units: Sequence[UnitGroup] = ()
         parameters: Sequence[Tensor] = ()
         if self.per == "unit":
@@ -204,7 +217,12 @@ class UPGDPerturbation(pl.Callback):
         if not (units or parameters):
             return None
         return UtilityGate(
-            optimizer, **asdict(self.settings), units=units or None, parameters=parameters or None, seed=seed
+            optimizer,
+            **asdict(self.settings),
+            units=units or None,
+            parameters=parameters or None,
+            curvature=self._hesscale,
+            seed=seed,
         )
 
     def _attach(self) -> None:
@@ -223,10 +241,14 @@ def _neutral_share(scaled: Tensor) -> float:
     return float(((scaled - 0.5).abs() <= 0.02).double().mean())
 
 
+def _scaler(trainer: pl.Trainer) -> torch.amp.GradScaler | None:
+    precision = trainer.strategy.precision_plugin
+    return precision.scaler if isinstance(precision, MixedPrecision) else None
+
+
 def _will_be_skipped(trainer: pl.Trainer, optimizer: Optimizer) -> bool:
     """Return whether a gradient scaler is about to skip the step; only with a scaler the device is asked."""
-    precision = trainer.strategy.precision_plugin
-    if not isinstance(precision, MixedPrecision) or precision.scaler is None:
+    if _scaler(trainer) is None:
         return False
     if getattr(optimizer, "_step_supports_amp_scaling", False):
         raise UnsupportedOptimizerError(
