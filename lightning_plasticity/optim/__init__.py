@@ -1,5 +1,7 @@
 """Floor 2: UPGD as optimizers and as a gate in front of any optimizer, curvature, and decays."""
 
+from lightning_plasticity.optim.gate import UtilityGate
+from lightning_plasticity.optim.hesscale import HesScale
 from lightning_plasticity.optim.upgd import UPGD, AdaUPGD
 
-__all__ = ["UPGD", "AdaUPGD"]
+__all__ = ["UPGD", "AdaUPGD", "HesScale", "UtilityGate"]

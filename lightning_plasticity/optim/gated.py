@@ -33,11 +33,15 @@ _SETTINGS = ("noise_std", "decay_rate", "scaling", "correction", "protecting", "
 class Curvature(Protocol):
     """Whatever knows the diagonal of the Hessian of the loss, such as :class:`~lightning_plasticity.optim.HesScale`."""
 
-    def diagonal(self, parameter: Tensor) -> Tensor:
-        """Return the diagonal entries that belong to ``parameter``, of its shape, for the gradient it has now."""
+    def take(self, parameter: Tensor) -> Tensor:
+        """Return the entries that belong to ``parameter`` and to its present gradient, and forget them.
 
-    def reset(self) -> None:
-        """Forget the entries; called once they have been used."""
+        Args:
+            parameter: The parameter.
+
+        Returns:
+            Its part of the diagonal, of its shape; zeros where nothing is known.
+        """
 
 
 def refuse(parameter: Tensor, place: str, who: str) -> None:
@@ -130,8 +134,6 @@ class GatedOptimizer(Optimizer, ABC):
         largest = divisors(cut)
         for block in cut:
             self._descend(block, largest)
-        if self.curvature is not None:
-            self.curvature.reset()
         return loss
 
     def _descend(self, block: Block, largest: dict[Any, Tensor]) -> None:
@@ -162,7 +164,7 @@ class GatedOptimizer(Optimizer, ABC):
             tensors = {"weight": parameter.detach(), "gradient": gradient}
             tensors |= {name: state[name] for name in ("utility", *self.extra_state())}
             if self.curvature is not None and group["gated"]:
-                diagonal = self.curvature.diagonal(parameter)
+                diagonal = self.curvature.take(parameter)
                 tensors["curvature"] = -diagonal if group["maximize"] else diagonal
             treated.append(Treated(tensors, settings, group["gated"], weight, state["step"], group))
         return treated

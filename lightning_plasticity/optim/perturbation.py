@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.functional.upgd import utility_norm
 from lightning_plasticity.optim.noise import NoiseSource
 
-Scaling = Literal["global", "local", "abs"]
+Scaling = Literal["global", "local", "abs", "none"]
 Correction = Literal["paper", "reference"]
 
 _BLOCK = 1 << 17  # entries: four float32 blocks of this size fit into a second-level cache
@@ -34,6 +34,7 @@ class Perturbation:
         decay_rate: Decay of the running utility, in ``[0, 1)``.
         scaling: What a utility is divided by: the largest of all weights (``"global"``), the norm over the incoming
             weights of the same unit (``"local"``), or the largest absolute value of all weights (``"abs"``).
+            ``"none"`` leaves utilities out: everything passes with noise, as in perturbed gradient descent.
         correction: ``"paper"`` corrects both the utility and its divisor for the start of the running average;
             ``"reference"`` only the utility, as the published code does: then for about ``1 / (1 - decay_rate)`` steps
             the gate is nearly 0 or 1. Without effect on ``"local"``, apart from convolutions (see ``utility_norm``).
@@ -58,8 +59,8 @@ class Perturbation:
     def __post_init__(self) -> None:
         check("noise_std", self.noise_std, 0 <= self.noise_std < math.inf, "a number of at least 0")
         check("decay_rate", self.decay_rate, 0 <= self.decay_rate < 1, "a number in [0, 1)")
-        check("scaling", self.scaling, self.scaling in ("global", "local", "abs"), "'global', 'local' or 'abs'")
-        check("correction", self.correction, self.correction in ("paper", "reference"), "'paper' or 'reference'")
+        check("scaling", self.scaling, self.scaling in get_args(Scaling), "'global', 'local', 'abs' or 'none'")
+        check("correction", self.correction, self.correction in get_args(Correction), "'paper' or 'reference'")
         check("gate_scale", self.gate_scale, 0 < self.gate_scale < math.inf, "a positive number")
 
 
@@ -96,7 +97,7 @@ class Treated:
     settings: Perturbation
     gated: bool
     correction: float | Tensor
-    step: Tensor
+    step: Tensor | int
     group: dict[str, Any] = field(default_factory=dict)
 
 
@@ -108,7 +109,7 @@ class Block:
     settings: Perturbation
     gated: bool
     corrections: list[Any]
-    steps: list[Tensor]
+    steps: list[Tensor | int]
     group: dict[str, Any]
 
     @classmethod
@@ -130,7 +131,7 @@ def precise_dtype(tensor: Tensor) -> torch.dtype:
     return torch.promote_types(tensor.dtype, torch.float32)
 
 
-def gathered(decay_rate: float, step: Tensor, *, capturable: bool = False) -> float | Tensor:
+def gathered(decay_rate: float, step: Tensor | int, *, capturable: bool = False) -> float | Tensor:
     """Return ``1 - decay_rate ** step``, the weight that a running average started at zero has gathered.
 
     Args:
@@ -141,7 +142,7 @@ def gathered(decay_rate: float, step: Tensor, *, capturable: bool = False) -> fl
     Returns:
         A number in ``(0, 1]``.
     """
-    if not capturable:
+    if not capturable or not isinstance(step, Tensor):
         return float(1.0 - decay_rate ** float(step))
     return -torch.expm1(step * (math.log(decay_rate) if decay_rate > 0 else -math.inf))
 
@@ -190,6 +191,8 @@ def _pieces(one: Treated) -> Iterator[Block]:
 
 def observe(block: Block) -> None:
     """Add the utilities of this step to the running ones."""
+    if block.settings.scaling == "none":
+        return
     weights, slopes = block.precise("weight"), block.precise("gradient")
     if "curvature" in block.tensors:
         bends = torch._foreach_mul(block.precise("curvature"), weights)
@@ -215,7 +218,7 @@ def divisors(blocks: Iterable[Block]) -> dict[tuple[Scaling, Correction], Tensor
     largest: dict[tuple[Scaling, Correction], list[Tensor]] = {}
     for block in blocks:
         settings = block.settings
-        if not block.gated or settings.scaling == "local":
+        if not block.gated or settings.scaling in ("local", "none"):
             continue
         tops = largest.setdefault((settings.scaling, settings.correction), [])
         for utility, corrected in zip(block["utility"], block.corrections, strict=True):
@@ -231,6 +234,8 @@ def _positive_maximum(values: Sequence[Tensor]) -> Tensor:
 def gates(block: Block, divisors: dict[tuple[Scaling, Correction], Tensor]) -> list[Tensor]:
     """Return the gate ``gate_scale * (1 - S)`` of every weight of a block, new tensors in ``(0, gate_scale)``."""
     settings = block.settings
+    if settings.scaling == "none":
+        return [torch.full_like(utility, settings.gate_scale) for utility in block["utility"]]
     if settings.scaling == "local":
         ratios = torch._foreach_div(block["utility"], [-1 * value for value in block.corrections])
         for ratio in ratios:

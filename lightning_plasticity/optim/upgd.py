@@ -32,7 +32,7 @@ class UPGD(GatedOptimizer):
         noise_std: Standard deviation of the noise, on the scale of the gradient: weights move by ``lr * noise_std``.
         scaling: What a utility is divided by before the sigmoid: the largest of all gated weights (``"global"``), the
             norm over the incoming weights of the same unit (``"local"``), or the largest absolute utility of all
-            (``"abs"``).
+            (``"abs"``). ``"none"`` leaves utilities out: perturbed gradient descent.
         correction: ``"paper"`` corrects utility and divisor for the start of the running average, as in Algorithm 1;
             ``"reference"`` only the utility, as in the published code, whose gate is therefore nearly binary for the
             first ``1 / (1 - decay_rate)`` steps.

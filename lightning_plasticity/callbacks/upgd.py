@@ -1,0 +1,260 @@
+"""UPGD in front of any optimizer of a LightningModule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any, Literal
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.plugins import MixedPrecision
+from torch import Tensor
+from torch.optim import Optimizer
+from typing_extensions import override
+
+from lightning_plasticity.callbacks.example import find_units, has_example
+from lightning_plasticity.callbacks.guards import check_trainer
+from lightning_plasticity.callbacks.parameters import choose_parameters
+from lightning_plasticity.errors import StateMismatchError, UnsupportedOptimizerError
+from lightning_plasticity.optim import HesScale, UtilityGate
+from lightning_plasticity.optim.perturbation import Perturbation, check
+from lightning_plasticity.units import UnitGroup
+
+
+class UPGDPerturbation(pl.Callback):
+    """Hold back and perturb gradients by the utility of what they would change (UPGD), before any optimizer.
+
+    Acts on the gradients of every optimizer step, once they are complete: accumulated, averaged over processes,
+    unscaled. The optimizer stays the user's. In front of ``torch.optim.SGD`` this is
+    :class:`~lightning_plasticity.optim.UPGD` (with the optimizer's own ``weight_decay`` as decay); in front of Adam,
+    Adam normalises the noise too, and :class:`~lightning_plasticity.optim.AdaUPGD` is the published alternative.
+
+    Logs at the Trainer's ``log_every_n_steps``, for every gated parameter (or group of units):
+    ``upgd/neutral/<name>``, the share of entries whose scaled utility lies within 0.02 of 1/2, which the gate treats
+    alike; with ``scaling="global"`` that is nearly everything but the output layer, in the steady state.
+
+    Args:
+        noise_std: Standard deviation of the noise, on the scale of the gradient: under plain gradient descent weights
+            move by the learning rate times this.
+        decay_rate: Decay of the running utility, in ``[0, 1)``.
+        per: One utility per ``"weight"``, or per hidden ``"unit"``; then all that writes the unit is gated together,
+            and the output layer passes unchanged.
+        scaling: What a utility is divided by before the sigmoid: the largest of all (``"global"``), the norm over the
+            incoming weights of the unit, or over the units of the group (``"local"``), or the largest absolute value
+            of all (``"abs"``). ``"none"`` leaves utilities out: noise only.
+        correction: ``"paper"`` corrects utility and divisor for the start of the running average; ``"reference"`` only
+            the utility, as the published code does.
+        protecting: Whether the gradient is held back as well, or only the noise.
+        gate_scale: Factor of the gate: 1 leaves half of the gradient of a weight without utility, 2 all of it.
+        curvature: None for first-order utilities, ``"hesscale"`` for second-order ones, from
+            :class:`~lightning_plasticity.optim.HesScale`.
+        when: Before or after the Trainer's gradient clipping.
+        include: Patterns (``*``, ``?``) of parameters to gate, or of groups with ``per="unit"``; None gates all.
+        exclude: Patterns to leave alone; they win.
+        example_input: With ``per="unit"``, arguments of ``forward`` for finding the units; by default the module's
+            ``example_input_array`` or the first training batch.
+        seed: Seed of the noise; None takes the global seed of the first process.
+
+    Raises:
+        InvalidArgumentError: If a value is outside its range.
+
+    References:
+        Elsayed and Mahmood, `Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning` (ICLR
+        2024).
+
+    Example:
+        >>> trainer = pl.Trainer(callbacks=[UPGDPerturbation(noise_std=0.01)], logger=False, accelerator="cpu")
+    """
+
+    def __init__(
+        self,
+        noise_std: float = 1e-3,
+        decay_rate: float = 0.999,
+        *,
+        per: Literal["weight", "unit"] = "weight",
+        scaling: Literal["global", "local", "abs", "none"] = "global",
+        correction: Literal["paper", "reference"] = "paper",
+        protecting: bool = True,
+        gate_scale: float = 1.0,
+        curvature: Literal["hesscale"] | None = None,
+        when: Literal["before_clipping", "after_clipping"] = "before_clipping",
+        include: Sequence[str] | None = None,
+        exclude: Sequence[str] | None = None,
+        example_input: Any | None = None,
+        seed: int | None = None,
+    ) -> None:
+        self.settings = Perturbation(noise_std, decay_rate, scaling, correction, protecting, gate_scale)
+        check("per", per, per in {"weight", "unit"}, "'weight' or 'unit'")
+        check("when", when, when in {"before_clipping", "after_clipping"}, "'before_clipping' or 'after_clipping'")
+        check("curvature", curvature, curvature in {None, "hesscale"}, "'hesscale' or None")
+        self.per, self.when, self.curvature, self.seed = per, when, curvature, seed
+        self.include, self.exclude, self.example_input = include, exclude, example_input
+        self.gates: list[UtilityGate | None] = []
+        self._hesscale: HesScale | None = None
+        self._restored: list[dict[str, Any]] = []
+        self._names: dict[Tensor, str] = {}
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return self._generate_state_key(per=self.per, include=self.include, exclude=self.exclude)
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if stage == "fit":
+            check_trainer(self, trainer)
+
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        names: dict[Tensor, str] = {parameter: name for name, parameter in pl_module.named_parameters()}
+        known, self._names = self._names.keys() == names.keys(), names
+        if known and len(self.gates) == len(trainer.optimizers):  # a further fit: new optimizers, but utilities live on
+            for gate, optimizer in zip(self.gates, trainer.optimizers, strict=True):
+                if gate is not None:
+                    gate.rebind(optimizer)
+            self._attach()
+            return
+        self.gates = []
+        if self.per == "weight" or has_example(pl_module, self.example_input):
+            self._build(trainer, pl_module, None)
+
+    @override
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        if not self.gates:
+            self._build(trainer, pl_module, batch)
+
+    @override
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        if self._hesscale is not None:
+            scaler = _scaler(trainer)
+            self._hesscale.watch(loss, scale=1.0 if scaler is None else scaler.get_scale())
+
+    @override
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Optimizer
+    ) -> None:
+        if self.when == "after_clipping":
+            return  # the gates are attached to the optimizers
+        for gate in self.gates:
+            if gate is not None and gate.optimizer is optimizer and not _will_be_skipped(trainer, optimizer):
+                gate.apply()
+
+    @override
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if trainer.loggers and self.settings.scaling != "none" and trainer.global_step % every == 0:
+            values = self.metrics()
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=trainer.global_step)
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._detach()
+
+    @override
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        self._detach()
+
+    @override
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        self._detach()
+
+    @override
+    def state_dict(self) -> dict[str, Any]:
+        if not self.gates:
+            return {"gates": self._restored} if self._restored else {}
+        return {"gates": [{} if gate is None else gate.state_dict() for gate in self.gates]}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._restored, self.gates = state_dict["gates"], []
+
+    def metrics(self) -> dict[str, float]:
+        """Return the share of entries that the gate treats alike, by name of the parameter or group."""
+        return {
+            f"upgd/neutral/{key if isinstance(key, str) else self._names[key]}": _neutral_share(scaled)
+            for gate in self.gates
+            if gate is not None
+            for key, scaled in gate.scaled_utilities().items()
+        }
+
+    def _build(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> None:
+        seed = trainer.strategy.broadcast(self.seed if self.seed is not None else torch.initial_seed())
+        self._hesscale = None if self.curvature is None else HesScale(pl_module)
+        units: Sequence[UnitGroup] = ()
+        parameters: Sequence[Tensor] = ()
+        if self.per == "unit":
+            units = tuple(
+                find_units(trainer, pl_module, self.example_input, batch, include=self.include, exclude=self.exclude)
+            )
+        else:
+            parameters = tuple(choose_parameters(pl_module, self.include, self.exclude))
+        self.gates = [self._gate(each, units, parameters, seed + i) for i, each in enumerate(trainer.optimizers)]
+        if self._restored and len(self._restored) != len(self.gates):
+            raise StateMismatchError(
+                f"saved utilities for {len(self._restored)} optimizers",
+                f"those of {len(self.gates)}, as many as the module has",
+                "Resume with the module that wrote the checkpoint, or drop the callback's state",
+            )
+        for gate, state in zip(self.gates, self._restored, strict=False):
+            if gate is not None and state:
+                gate.load_state_dict(state)
+        self._restored = []
+        self._attach()
+
+    def _gate(
+        self, optimizer: Optimizer, units: Sequence[UnitGroup], parameters: Sequence[Tensor], seed: int
+    ) -> UtilityGate | None:
+        """Return the gate of an optimizer; None if it owns nothing to gate."""
+        owned = {parameter for group in optimizer.param_groups for parameter in group["params"]}
+        units = [group for group in units if any(slot.tensor in owned for slot in group.incoming)]
+        parameters = [parameter for parameter in parameters if parameter in owned]
+        if not (units or parameters):
+            return None
+        return UtilityGate(
+            optimizer,
+            **asdict(self.settings),
+            units=units or None,
+            parameters=parameters or None,
+            curvature=self._hesscale,
+            seed=seed,
+        )
+
+    def _attach(self) -> None:
+        if self.when == "after_clipping":
+            for gate in self.gates:
+                if gate is not None:
+                    gate.attach()
+
+    def _detach(self) -> None:
+        for gate in self.gates:
+            if gate is not None:
+                gate.detach()
+
+
+def _neutral_share(scaled: Tensor) -> float:
+    return float(((scaled - 0.5).abs() <= 0.02).double().mean())
+
+
+def _scaler(trainer: pl.Trainer) -> torch.amp.GradScaler | None:
+    precision = trainer.strategy.precision_plugin
+    return precision.scaler if isinstance(precision, MixedPrecision) else None
+
+
+def _will_be_skipped(trainer: pl.Trainer, optimizer: Optimizer) -> bool:
+    """Return whether a gradient scaler is about to skip the step; only with a scaler the device is asked."""
+    if _scaler(trainer) is None:
+        return False
+    if getattr(optimizer, "_step_supports_amp_scaling", False):
+        raise UnsupportedOptimizerError(
+            f"{type(optimizer).__name__} unscales the gradients itself (fused, with precision='16-mixed')",
+            "gradients in their own scale before the step",
+            "Pass fused=False to the optimizer, or train with precision='bf16-mixed'",
+        )
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    return bool(gradients) and not bool(torch.stack([g.isfinite().all() for g in gradients]).all())

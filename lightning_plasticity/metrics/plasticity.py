@@ -1,0 +1,92 @@
+"""How much updates help on the samples they were made from, as a metric."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+from typing_extensions import override
+
+from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.functional.plasticity import sample_plasticity
+
+
+class SamplePlasticity(Metric):
+    r"""Mean over samples of :math:`\max(1 - L(W', Z) / \max(L(W, Z), \epsilon), 0)`, in ``[0, 1]``; 0 without samples.
+
+    Both losses are to be taken in the same mode, with the same dropout masks, and without moving running statistics.
+
+    Args:
+        eps: Floor of the loss before the update, positive.
+        kwargs: Arguments of :class:`torchmetrics.Metric`.
+
+    Raises:
+        InvalidArgumentError: If ``eps`` is not positive.
+
+    References:
+        Elsayed and Mahmood (ICLR 2024); see :func:`~lightning_plasticity.functional.plasticity.sample_plasticity`.
+
+    Example:
+        >>> metric = SamplePlasticity()
+        >>> metric.update(torch.tensor([2.0, 2.0]), torch.tensor([0.5, 3.0]))
+        >>> metric.compute()
+        tensor(0.3750, dtype=torch.float64)
+    """
+
+    is_differentiable = False
+    higher_is_better = True
+    full_state_update = False
+    plot_lower_bound = 0.0
+    plot_upper_bound = 1.0
+
+    plasticity_total: Tensor
+    plasticity_samples: Tensor
+
+    def __init__(self, eps: float = 1e-8, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if eps <= 0:
+            raise InvalidArgumentError(f"`eps` is {eps}", "a positive number", "Pass another `eps`")
+        self.eps = eps
+        self.add_state("plasticity_total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("plasticity_samples", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")
+
+    @override
+    def update(self, loss_before: Tensor, loss_after: Tensor) -> None:
+        """Take in losses of the same samples (or the mean loss of the same batch) before and after an update.
+
+        Args:
+            loss_before: Losses before the update, at least 0, any shape.
+            loss_after: Losses after it, of the same shape.
+
+        Raises:
+            InvalidArgumentError: If the shapes differ.
+        """
+        if loss_before.shape != loss_after.shape:
+            raise InvalidArgumentError(
+                f"losses of the shapes {tuple(loss_before.shape)} and {tuple(loss_after.shape)}",
+                "one loss before and one after the update for every sample",
+                "Reduce both losses in the same way",
+            )
+        values = sample_plasticity(loss_before.detach(), loss_after.detach(), self.eps)
+        self.plasticity_total = self.plasticity_total + values.sum(dtype=torch.float64)
+        self.plasticity_samples = self.plasticity_samples + values.numel()
+
+    @override
+    def compute(self) -> Tensor:
+        """Return the mean plasticity of all samples since the last reset."""
+        return self.plasticity_total / self.plasticity_samples.clamp(min=1)
+
+    @override
+    def plot(self, val: Any = None, ax: Any = None) -> Any:
+        """Plot one or several values of the metric.
+
+        Args:
+            val: A value of ``compute`` or ``forward``, or a list of them, which is drawn as a curve; default: compute.
+            ax: The matplotlib axes to draw into; default: new ones.
+
+        Returns:
+            The figure and the axes.
+        """
+        return self._plot(val, ax)

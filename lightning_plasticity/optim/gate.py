@@ -1,0 +1,216 @@
+"""The engine that puts UPGD in front of any optimizer: it changes gradients just before the step, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.optim import LBFGS, Optimizer
+from torch.utils.hooks import RemovableHandle
+from typing_extensions import Self
+
+from lightning_plasticity.errors import StateMismatchError, UnsupportedOptimizerError
+from lightning_plasticity.optim.gated import Curvature
+from lightning_plasticity.optim.noise import NoiseSource
+from lightning_plasticity.optim.perturbation import Correction, Perturbation, Scaling
+from lightning_plasticity.optim.unit_gates import UnitGates
+from lightning_plasticity.optim.weight_gates import WeightGates
+from lightning_plasticity.units import UnitGroup, UnitMap
+
+
+class UtilityGate:
+    r"""Holds back and perturbs gradients by the utility of what they would change, before any optimizer.
+
+    Per weight: :math:`g \leftarrow (g + \xi)(1 - S)` with the scaled utility :math:`S` of the weight. Per unit, if
+    ``units`` are given: the utility is that of the unit, and all that writes the unit (rows of weights, biases, norm
+    parameters) is gated together; parameters that write no unit, such as those of the output layer, pass unchanged.
+
+    In front of plain gradient descent this is :class:`~lightning_plasticity.optim.UPGD`, to the bit. In front of Adam
+    it is not :class:`~lightning_plasticity.optim.AdaUPGD`, where the noise bypasses Adam's normalisation.
+
+    Args:
+        optimizer: The optimizer; parameter groups with an entry ``"gated": False`` pass unchanged.
+        noise_std: Standard deviation of the noise, on the scale of the gradient; 0 draws none.
+        decay_rate: Decay of the running utility, in ``[0, 1)``.
+        scaling: What a utility is divided by: the largest of all (``"global"``), the norm over the incoming weights of
+            the unit, or over the units of the group (``"local"``), or the largest absolute value of all (``"abs"``).
+            ``"none"`` leaves utilities out: the gradient passes with noise, as in perturbed gradient descent.
+        correction: ``"paper"`` or ``"reference"``, see :class:`~lightning_plasticity.optim.UPGD`.
+        protecting: Whether the gradient is held back as well, or only the noise.
+        gate_scale: Factor of the gate: 1 leaves half of the gradient of a weight without utility, 2 all of it.
+        units: The units, for one utility per unit; None for one per weight.
+        parameters: The parameters to gate, for one utility per weight; None gates all of the optimizer.
+        curvature: Second-order information; None for first order.
+        seed: Seed of the noise, equal on all processes; None takes torch's global seed, and that of process 0 if
+            ``torch.distributed`` runs.
+
+    Raises:
+        InvalidArgumentError: If a setting is outside its range.
+        UnsupportedOptimizerError: If the optimizer evaluates the loss several times in a step (LBFGS).
+        UnsupportedModelError: If units are read by frozen weights only, so that their utility is unknown.
+
+    Note:
+        The utility of a unit is the sum of the utilities of its outgoing weights. For units that linear layers and
+        convolutions read this is identical to a multiplicative gate parameter behind the unit, as in the published
+        code (see :func:`~lightning_plasticity.functional.upgd.unit_utility`), but needs no change of the model, works
+        with any number of readers, and accumulates, unscales and averages over processes as the gradients do.
+
+    Example:
+        >>> layer = torch.nn.Linear(3, 1)
+        >>> optimizer = torch.optim.Adam(layer.parameters())
+        >>> gate = UtilityGate(optimizer, noise_std=0.01).attach()
+        >>> layer(torch.ones(1, 3)).sum().backward()
+        >>> optimizer.step()
+        >>> gate.detach()
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        noise_std: float = 1e-3,
+        decay_rate: float = 0.999,
+        scaling: Scaling = "global",
+        correction: Correction = "paper",
+        protecting: bool = True,
+        gate_scale: float = 1.0,
+        units: UnitMap | Sequence[UnitGroup] | None = None,
+        parameters: Iterable[Tensor] | None = None,
+        curvature: Curvature | None = None,
+        seed: int | None = None,
+    ) -> None:
+        if isinstance(optimizer, LBFGS):
+            raise UnsupportedOptimizerError(
+                "LBFGS in front of which gradients should be perturbed",
+                "an optimizer that uses one gradient per step",
+                "Use SGD, Adam or another first-order optimizer",
+            )
+        self.settings = Perturbation(noise_std, decay_rate, scaling, correction, protecting, gate_scale)
+        self.optimizer = optimizer
+        self.noise = NoiseSource(seed)
+        self.gates: Gates = (
+            WeightGates(self.settings, parameters, curvature)
+            if units is None
+            else UnitGates(self.settings, tuple(units), curvature)
+        )
+        self._handle: RemovableHandle | None = None
+
+    def attach(self) -> Self:
+        """Gate the gradients in every ``optimizer.step`` from now on; with a closure, after it was evaluated.
+
+        Returns:
+            The gate itself.
+        """
+        self.detach()
+        self._handle = self.optimizer.register_step_pre_hook(self._before_step)
+        return self
+
+    def detach(self) -> None:
+        """Leave the optimizer alone; the utilities stay, and :meth:`attach` continues with them."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+    def rebind(self, optimizer: Optimizer) -> None:
+        """Go on with another optimizer of the same parameters; utilities and noise continue.
+
+        Args:
+            optimizer: The new optimizer. The gate is detached from the old one.
+        """
+        self.detach()
+        self.optimizer = optimizer
+
+    def __enter__(self) -> Self:
+        return self.attach()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+    @torch.no_grad()
+    def apply(self) -> None:
+        """Gate the gradients that the parameters have now, in place; once per optimizer step, before it.
+
+        A parameter (or unit) without a gradient is skipped: its utility and its clock stay.
+        """
+        self.gates.apply(self.optimizer, self.noise)
+
+    @torch.no_grad()
+    def scaled_utilities(self) -> dict[Tensor | str, Tensor]:
+        """Return the scaled utility ``S`` of every gated weight, by parameter, or of every unit, by group name.
+
+        Returns:
+            Tensors with entries in ``(0, 1)``; empty before the first step.
+        """
+        return self.gates.scaled(self.optimizer)
+
+    def _before_step(
+        self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if getattr(optimizer, "grad_scale", None) is not None:
+            raise UnsupportedOptimizerError(
+                f"{type(optimizer).__name__} unscales the gradients itself (fused, with a GradScaler)",
+                "gradients in their own scale before the step",
+                "Call scaler.unscale_(optimizer) before scaler.step(optimizer), or pass fused=False",
+            )
+        found_inf = getattr(optimizer, "found_inf", None)
+        if found_inf is not None and bool(found_inf):
+            return None  # the step will be skipped on the device: nothing happened
+        closure = args[1] if len(args) > 1 else kwargs.get("closure")
+        if closure is None:
+            self.apply()
+            return None
+        gated = self._after(closure)
+        return ((args[0], gated, *args[2:]), kwargs) if len(args) > 1 else (args, kwargs | {"closure": gated})
+
+    def _after(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        def evaluate_and_gate() -> Any:
+            loss = closure()
+            self.apply()
+            return loss
+
+        return evaluate_and_gate
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return utilities, clocks and the state of the noise: plain tensors and numbers, in the optimizer's order."""
+        return {"noise": self.noise.state_dict(), self.gates.kind: self.gates.state_dict(self.optimizer)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue where ``state_dict`` was taken.
+
+        Args:
+            state_dict: What :meth:`state_dict` returned, for an optimizer with the same parameters in the same order.
+
+        Raises:
+            StateMismatchError: If it belongs to other parameters or units; nothing is changed then.
+        """
+        if self.gates.kind not in state_dict:
+            raise StateMismatchError(
+                f"a saved state with {sorted(state_dict)}",
+                f"utilities of {self.gates.kind}",
+                "Resume with the settings that wrote the state (one utility per weight, or per unit), or drop it",
+            )
+        self.gates.load_state_dict(self.optimizer, state_dict[self.gates.kind])
+        self.noise.load_state_dict(state_dict["noise"])
+
+
+class Gates(Protocol):
+    """One way to assign utilities: to weights or to units."""
+
+    kind: str
+
+    def apply(self, optimizer: Optimizer, noise: NoiseSource) -> None:
+        """Observe the gradients of the optimizer's parameters and gate them, in place."""
+
+    def scaled(self, optimizer: Optimizer) -> dict[Tensor | str, Tensor]:
+        """Return the scaled utilities."""
+
+    def state_dict(self, optimizer: Optimizer) -> Any:
+        """Return the running utilities and clocks."""
+
+    def load_state_dict(self, optimizer: Optimizer, state: Any) -> None:
+        """Take them over."""

@@ -1,0 +1,205 @@
+"""The diagonal of the Hessian by one sweep beside the backward pass (HesScale).
+
+Notation: an operation with Jacobian ``J``; ``g`` and ``h`` are the first and the (diagonal of the) second derivative of
+the loss by its output. The sweep hands ``(J * J)^T h`` back to its input and adds, where the operation is curved, its
+second derivative times ``g``. Mixed derivatives by two different outputs are dropped, which is the approximation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, distributed, nn
+from torch.autograd.graph import Node
+
+from lightning_plasticity.errors import UnsupportedModelError
+from lightning_plasticity.optim.hesscale_rules import LEAF
+from lightning_plasticity.optim.hesscale_table import MOVES, RULES
+
+_AT_ONCE = {LEAF, "TBackward0"}  # linear, of one output, and met at every layer: what arrives is handed on
+
+
+class HesScale:
+    """The diagonal of the Hessian of the loss, approximated at about the cost of a second backward pass.
+
+    Hooks the backward pass of one loss at a time, through the graph that autograd has built: layers, functions and sums
+    alike, whatever the training step does. Exact for one layer, and always for the last one. Covered are linear layers,
+    convolutions (also transposed), element-wise activations, max, average and adaptive pooling, dropout, reshaping,
+    indexing, concatenation, residual sums, embeddings, batch normalisation in evaluation mode, and as losses anything
+    linear in ``log_softmax`` (cross-entropy with weights, smoothing, soft targets), squared error, Huber and binary
+    cross-entropy with logits. Other operations are refused by name, before the backward pass.
+
+    Values accumulate over backward passes as gradients do, until they are taken or the gradient is set to None.
+
+    Args:
+        model: Names its parameters in messages.
+
+    References:
+        Elsayed, Farrahi, Dangel and Mahmood, `Revisiting Scalable Hessian Diagonal Approximations for Applications in
+        Reinforcement Learning` (ICML 2024). After Becker and LeCun (1989), with an exact output layer. Average pooling
+        spreads curvature with the squared kernel here, in the published code with the plain one.
+
+    Example:
+        >>> layer = nn.Linear(2, 1, bias=False)
+        >>> hesscale = HesScale(layer)
+        >>> loss = layer(torch.tensor([[1.0, 3.0]])).square().sum()
+        >>> hesscale.watch(loss).backward()
+        >>> hesscale.take(layer.weight)  # the loss is (w_1 + 3 w_2)^2
+        tensor([[ 2., 18.]])
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self._diagonal: dict[Tensor, Tensor] = {}
+        self._averaged = True
+
+    def watch(self, loss: Tensor, *, scale: float = 1.0) -> Tensor:
+        """Prepare to follow the backward pass of ``loss``, which must come next.
+
+        Args:
+            loss: A scalar.
+            scale: The factor by which a gradient scaler has multiplied the loss.
+
+        Returns:
+            The loss itself, so that ``hesscale.watch(loss).backward()`` reads well.
+
+        Raises:
+            UnsupportedModelError: If the loss depends on parameters through an operation without a rule.
+        """
+        for parameter in [p for p in self._diagonal if p.grad is None]:
+            del self._diagonal[parameter]  # as fresh as its gradient
+        if loss.grad_fn is not None:
+            _Sweep(self, scale).prepare(loss.grad_fn)
+        self._averaged = False
+        return loss
+
+    def take(self, parameter: Tensor) -> Tensor:
+        """Return the diagonal entries that belong to ``parameter``, and forget them.
+
+        On several processes the first call after a backward pass averages all entries over them, in one reduction, so
+        it must be made on all of them.
+
+        Args:
+            parameter: A parameter.
+
+        Returns:
+            Its part of the diagonal, of its shape, summed over the backward passes since it was last taken; zeros if
+            there was none.
+        """
+        if not self._averaged:
+            self._average()
+        known = self._diagonal.pop(parameter, None)
+        if known is None:
+            return torch.zeros_like(parameter, dtype=torch.promote_types(parameter.dtype, torch.float32)).detach()
+        return known
+
+    def add(self, parameter: Tensor, values: Tensor) -> None:
+        """Add diagonal entries of a parameter; called by the sweep."""
+        known = self._diagonal.get(parameter)
+        self._diagonal[parameter] = values if known is None else known.add_(values)
+
+    def _average(self) -> None:
+        self._averaged = True
+        if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+            return
+        parts = list(self._diagonal.values())
+        if parts:
+            flat = torch.cat([part.flatten() for part in parts])
+            distributed.all_reduce(flat)
+            flat /= distributed.get_world_size()
+            for part, mean in zip(parts, torch.split(flat, [part.numel() for part in parts]), strict=True):
+                part.copy_(mean.view_as(part))
+
+
+class _Sweep:
+    """The second derivatives on their way through one graph."""
+
+    def __init__(self, owner: HesScale, scale: float) -> None:
+        self.owner, self.scale = owner, scale
+        self.pending: dict[Node, dict[int, Tensor]] = {}
+
+    def prepare(self, root: Node) -> None:
+        """Hook every node between the loss and the parameters."""
+        nodes = _ancestors(root)
+        reasons = [(node, _objection(node)) for node in nodes]
+        problems = [f"{_place(node, self.owner.model)}, which {reason}" for node, reason in reasons if reason]
+        if problems:
+            raise UnsupportedModelError(
+                f"HesScale cannot pass {'; '.join(problems)}",
+                "layers that are linear or element by element, and batch normalisation in evaluation mode",
+                "Use first-order utilities (no curvature), or put normalisation layers into evaluation mode",
+            )
+        for node in nodes:
+            if node.name() not in _AT_ONCE:
+                node.register_prehook(partial(self._pass, node))
+
+    @torch.no_grad()
+    def _pass(self, node: Node, gradients: tuple[Tensor | None, ...]) -> None:
+        """Send what has gathered at a node on to its inputs, just before its gradient passes."""
+        gathered = self.pending.pop(node, {})
+        name = node.name()
+        if name in MOVES:
+            if gathered:
+                moved: Any = node(*(gathered.get(i) for i in range(len(gradients))))  # type: ignore[operator]
+                self._deliver(node, moved if isinstance(moved, tuple) else (moved,))
+        else:
+            needed = tuple(following is not None for following, _ in node.next_functions)
+            self._deliver(node, RULES[name](node, gradients[0], gathered.get(0), needed))
+
+    def _deliver(self, node: Node, values: Sequence[Tensor | None]) -> None:
+        for (following, position), value in zip(node.next_functions, values, strict=True):
+            if following is not None and value is not None:
+                shape = following._input_metadata[position].shape
+                self._gather(following, position, value if value.shape == shape else value.sum_to_size(shape))
+
+    def _gather(self, node: Node, position: int, value: Tensor) -> None:
+        """Add a second derivative to those of the output ``position`` of a node."""
+        name = node.name()
+        if name == LEAF:
+            parameter = node.variable  # type: ignore[attr-defined]
+            value = value.to(torch.promote_types(parameter.dtype, torch.float32))
+            self.owner.add(parameter, value / self.scale if self.scale != 1 else value)
+        elif name == "TBackward0":
+            self._deliver(node, (value.t(),))
+        else:
+            waiting = self.pending.setdefault(node, {})
+            waiting[position] = waiting[position] + value if position in waiting else value
+
+
+def _ancestors(root: Node) -> list[Node]:
+    """Return the nodes between a loss and its leaves, each once."""
+    nodes: list[Node] = []
+    seen, front = {root}, [root]
+    while front:
+        nodes.extend(front)
+        reached = dict.fromkeys(each for node in front for each, _ in node.next_functions if each is not None)
+        front = [node for node in reached if node not in seen]
+        seen.update(front)
+    return nodes
+
+
+def _objection(node: Node) -> str:
+    name = node.name()
+    if name in RULES:
+        return RULES[name].objection(node)
+    return "" if name in MOVES or name == LEAF else "has no rule"
+
+
+def _place(node: Node, model: nn.Module) -> str:
+    """Return an operation by the name of its layer, or of the layer before it."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    kind = node.name().partition("Backward")[0]
+    relation, front, seen = "of", [node], {node}
+    while front:
+        reached = [following for each in front for following, _ in each.next_functions if following is not None]
+        for each in reached:
+            if each.name() == LEAF and each.variable in names:  # type: ignore[attr-defined]
+                path = names[each.variable].rpartition(".")[0]  # type: ignore[attr-defined]
+                return f"{kind} {relation} {path!r} ({type(model.get_submodule(path)).__name__})"
+        front = [each for each in reached if each not in seen]
+        seen.update(front)
+        relation = "after"
+    return kind

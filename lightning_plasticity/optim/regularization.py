@@ -1,0 +1,267 @@
+"""What is done to weights after an optimizer step: decays toward zero or the initial weights, shrink and perturb."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+from typing_extensions import Self
+
+from lightning_plasticity.errors import StateMismatchError, UnsupportedModelError
+from lightning_plasticity.optim.noise import NoiseSource
+from lightning_plasticity.optim.perturbation import check
+
+
+class AfterStep(ABC):
+    """Acts after every step that an optimizer really takes; a step that a gradient scaler skips does not count.
+
+    Args:
+        optimizer: The optimizer.
+    """
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+        self._handle: RemovableHandle | None = None
+
+    @abstractmethod
+    def act(self) -> None:
+        """Change the weights, in place."""
+
+    def attach(self) -> Self:
+        """Act after every ``optimizer.step`` from now on.
+
+        Returns:
+            The engine itself.
+        """
+        self.detach()
+        self._handle = self.optimizer.register_step_post_hook(self._after_step)
+        return self
+
+    def detach(self) -> None:
+        """Leave the optimizer alone."""
+        if self._handle is not None:
+            self._handle.remove()
+            self._handle = None
+
+    def __enter__(self) -> Self:
+        return self.attach()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.detach()
+
+    @torch.no_grad()
+    def _after_step(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        found_inf = getattr(optimizer, "found_inf", None)  # set while a fused optimizer skips on the device
+        if found_inf is None or not bool(found_inf):
+            self.act()
+
+
+class Decay(AfterStep):
+    r"""Decoupled decay of the weights, toward zero or toward where they started.
+
+    With the learning rate :math:`a` of the parameter's group and the distance :math:`d = w - w_0` (``w_0 = 0`` toward
+    zero): ``norm=2`` takes a gradient step on :math:`\tfrac{\lambda}{2} d^2`, ``norm=1`` the proximal step on
+    :math:`\lambda |d|`, which ends exactly at the target. Neither passes the optimizer's moments. Like the decay of
+    torch's optimizers it leaves parameters without a gradient alone.
+
+    Args:
+        optimizer: The optimizer.
+        strength: The factor :math:`\lambda`, at least 0.
+        norm: 1 or 2.
+        toward: ``"zero"`` or ``"initial"``: the weights at construction (or those of a loaded state).
+        parameters: The parameters to treat; None treats all.
+
+    Raises:
+        InvalidArgumentError: If a value is outside its range.
+
+    References:
+        Kumar, Marklund and Van Roy, `Maintaining Plasticity in Continual Learning via Regenerative Regularization`
+        (CoLLAs 2024), for ``toward="initial"``; there the penalty is :math:`\lambda d^2`, without the half, and part of
+        the loss.
+
+    Example:
+        >>> layer = nn.Linear(1, 1, bias=False)
+        >>> _ = layer.weight.data.fill_(2.0)
+        >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+        >>> layer(torch.zeros(1, 1)).sum().backward()
+        >>> with Decay(optimizer, 1.0):
+        ...     optimizer.step()
+        >>> round(layer.weight.item(), 4)
+        1.8
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        strength: float,
+        *,
+        norm: Literal[1, 2] = 2,
+        toward: Literal["zero", "initial"] = "zero",
+        parameters: Iterable[Tensor] | None = None,
+    ) -> None:
+        check("strength", strength, strength >= 0, "a number of at least 0")
+        check("norm", norm, norm in {1, 2}, "1 or 2")
+        check("toward", toward, toward in {"zero", "initial"}, "'zero' or 'initial'")
+        super().__init__(optimizer)
+        self.strength, self.norm, self.toward = strength, norm, toward
+        self.chosen = None if parameters is None else set(parameters)
+        self.initial = {p: p.detach().clone() for p, _ in self._treated()} if toward == "initial" else {}
+
+    def act(self) -> None:
+        """Let every treated parameter that has a gradient decay once."""
+        for parameter, group in self._treated():
+            if parameter.grad is not None:
+                rate = group["lr"] * self.strength
+                if self.toward == "zero":
+                    _pull(parameter, None, rate, self.norm)
+                else:
+                    _pull(parameter, self.initial[parameter].to(parameter.device), rate, self.norm)
+
+    def _treated(self) -> list[tuple[Tensor, dict[str, Any]]]:
+        return [
+            (parameter, group)
+            for group in self.optimizer.param_groups
+            for parameter in group["params"]
+            if self.chosen is None or parameter in self.chosen
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the initial weights, in the optimizer's order; empty toward zero."""
+        return {"initial": [self.initial[p] for p, _ in self._treated()] if self.toward == "initial" else []}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Decay toward the weights of a saved state from now on.
+
+        Args:
+            state_dict: What :meth:`state_dict` returned.
+
+        Raises:
+            StateMismatchError: If its weights are not those of this optimizer.
+        """
+        saved, treated = state_dict["initial"], [p for p, _ in self._treated()] if self.toward == "initial" else []
+        if [tuple(t.shape) for t in saved] != [tuple(p.shape) for p in treated]:
+            raise StateMismatchError(
+                f"saved initial weights of the shapes {[tuple(t.shape) for t in saved]}",
+                f"those of the treated parameters, {[tuple(p.shape) for p in treated]}",
+                "Resume with the model and the patterns that wrote the state, or drop it",
+            )
+        self.initial = {p: t.to(p, copy=True) for p, t in zip(treated, saved, strict=True)}
+
+
+def _pull(parameter: Tensor, target: Tensor | None, rate: float | Tensor, norm: int) -> None:
+    """Bring a parameter nearer to ``target`` (None: zero), in place."""
+    if norm == 2 and target is None:
+        parameter.mul_(1 - rate)
+        return
+    distance = parameter.clone() if target is None else parameter - target
+    step = distance * rate if norm == 2 else distance.sign() * distance.abs().clamp_max(rate)
+    parameter.sub_(step)
+
+
+class ShrinkPerturb:
+    r"""Shrinks all weights and adds noise: :math:`w \leftarrow \lambda w + \sigma \xi`.
+
+    Args:
+        model: The model whose parameters are treated.
+        shrink: The factor :math:`\lambda`, in ``[0, 1]``.
+        noise_std: The factor :math:`\sigma` of the noise, at least 0.
+        noise: ``"gaussian"``: independent of standard deviation 1; ``"initialization"``: a fresh initialisation by the
+            layers' own ``reset_parameters``.
+        parameters: The parameters to treat; None treats all.
+        seed: Seed of the noise, equal on all processes; None takes torch's global seed.
+
+    Raises:
+        InvalidArgumentError: If a value is outside its range.
+        UnsupportedModelError: If a treated parameter belongs to a layer that cannot initialise itself.
+
+    References:
+        Ash and Adams, `On Warm-Starting Neural Network Training` (NeurIPS 2020), section 4.
+
+    Example:
+        >>> layer = nn.Linear(1, 1)
+        >>> _ = layer.weight.data.fill_(2.0)
+        >>> ShrinkPerturb(layer, shrink=0.5, noise_std=0.0)()
+        >>> layer.weight.item()
+        1.0
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        shrink: float = 0.5,
+        noise_std: float = 0.01,
+        noise: Literal["gaussian", "initialization"] = "gaussian",
+        parameters: Iterable[Tensor] | None = None,
+        seed: int | None = None,
+    ) -> None:
+        check("shrink", shrink, 0 <= shrink <= 1, "a number in [0, 1]")
+        check("noise_std", noise_std, noise_std >= 0, "a number of at least 0")
+        check("noise", noise, noise in {"gaussian", "initialization"}, "'gaussian' or 'initialization'")
+        self.model, self.shrink, self.noise_std, self.noise = model, shrink, noise_std, noise
+        self.chosen = list(model.parameters() if parameters is None else parameters)
+        self.source = NoiseSource(seed)
+        if noise == "initialization":
+            self._check_layers()
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        """Shrink and perturb once."""
+        fresh = self._fresh() if self.noise == "initialization" and self.noise_std > 0 else {}
+        for parameter in self.chosen:
+            parameter.mul_(self.shrink)
+            if parameter in fresh:
+                parameter.add_(fresh[parameter], alpha=self.noise_std)
+            elif self.noise_std > 0:
+                parameter.add_(self.source.draw(parameter, self.noise_std))
+
+    def _layers(self) -> dict[str, nn.Module]:
+        """Return the layers that own treated parameters, by name."""
+        chosen = set(self.chosen)
+        return {
+            name: module
+            for name, module in self.model.named_modules()
+            if any(p in chosen for p in module.parameters(recurse=False))
+        }
+
+    def _fresh(self) -> dict[Tensor, Tensor]:
+        """Return a fresh initialisation of the treated parameters: each layer draws one and gets its own back."""
+        seed = int(torch.randint(2**62, (), generator=self.source.on(torch.device("cpu"))))
+        fresh: dict[Tensor, Tensor] = {}
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            for layer in self._layers().values():
+                tensors = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
+                kept = [tensor.clone() for tensor in tensors]
+                layer.reset_parameters()  # type: ignore[operator]
+                fresh |= {tensor: tensor.clone() for tensor in tensors if isinstance(tensor, nn.Parameter)}
+                for tensor, value in zip(tensors, kept, strict=True):
+                    tensor.copy_(value)
+        return fresh
+
+    def _check_layers(self) -> None:
+        unable = [
+            name for name, layer in self._layers().items() if not callable(getattr(layer, "reset_parameters", None))
+        ]
+        if unable:
+            raise UnsupportedModelError(
+                f"the layers {unable} own parameters and have no `reset_parameters`",
+                "layers that can initialise themselves",
+                "Give them a method `reset_parameters`, leave them out, or use noise='gaussian'",
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the noise."""
+        return {"noise": self.source.state_dict()}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Continue the noise of a saved state."""
+        self.source.load_state_dict(state_dict["noise"])

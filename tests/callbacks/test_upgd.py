@@ -1,0 +1,390 @@
+import copy
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from lightning_plasticity.callbacks.upgd import UPGDPerturbation
+from lightning_plasticity.errors import (
+    InvalidArgumentError,
+    StateMismatchError,
+    UnsupportedModelError,
+    UnsupportedOptimizerError,
+)
+from lightning_plasticity.optim import UPGD, HesScale, UtilityGate
+from lightning_plasticity.units import discover_units
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning",
+    "ignore:.*does not have many workers:UserWarning",
+)
+
+
+def make_net(seed=0):
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 2))
+
+
+def make_data(n=48):
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, 4, generator=generator), torch.randn(n, 2, generator=generator)
+
+
+class Regression(pl.LightningModule):
+    def __init__(self, make_optimizer=None, manual=False, explode_at=None):
+        super().__init__()
+        self.net = make_net()
+        self.make_optimizer = make_optimizer or (lambda p: torch.optim.SGD(p, lr=0.1))
+        self.automatic_optimization, self.explode_at = not manual, explode_at
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        loss = (self.net(x) - y).square().mean()
+        if batch_idx == self.explode_at:
+            loss = loss * float("inf")
+        if self.automatic_optimization:
+            return loss
+        optimizer = self.optimizers()
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        optimizer.step()
+        return None
+
+    def configure_optimizers(self):
+        return self.make_optimizer(self.net.parameters())
+
+
+def trainer(*callbacks, **arguments):
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
+    quiet |= {"enable_checkpointing": False, "accelerator": "cpu", "max_epochs": 2, "devices": 1}
+    return pl.Trainer(callbacks=list(callbacks), **(quiet | arguments))
+
+
+def loader(batch_size=8):
+    return DataLoader(TensorDataset(*make_data()), batch_size=batch_size)
+
+
+def fit(module, *callbacks, batch_size=8, ckpt_path=None, **arguments):
+    run = trainer(*callbacks, **arguments)
+    run.fit(module, loader(batch_size), ckpt_path=ckpt_path)
+    return run
+
+
+def bare(make_optimizer, gate=None, epochs=2, batch_size=8, accumulate=1):
+    net = make_net()
+    optimizer = make_optimizer(net.parameters())
+    engine = gate(net, optimizer).attach() if gate is not None else None
+    for _ in range(epochs):
+        batches = list(zip(*(t.split(batch_size) for t in make_data()), strict=True))
+        for start in range(0, len(batches), accumulate):
+            optimizer.zero_grad()
+            for x, y in batches[start : start + accumulate]:
+                ((net(x) - y).square().mean() / accumulate).backward()
+            optimizer.step()
+    if engine is not None:
+        engine.detach()
+    return net
+
+
+def equal(one, other):
+    return all(p.equal(q) for p, q in zip(one.parameters(), other.parameters(), strict=True))
+
+
+SETTINGS = {"noise_std": 0.1, "decay_rate": 0.9, "seed": 3}
+
+
+@pytest.mark.parametrize("manual", [False, True])
+@pytest.mark.parametrize("when", ["before_clipping", "after_clipping"])
+def test_in_front_of_gradient_descent_it_is_upgd_to_the_bit(when, manual):
+    module = Regression(manual=manual)
+    fit(module, UPGDPerturbation(**SETTINGS, when=when))
+    assert equal(module.net, bare(lambda p: UPGD(p, lr=0.1, **SETTINGS)))
+    assert not equal(module.net, bare(lambda p: torch.optim.SGD(p, lr=0.1)))
+
+
+@pytest.mark.parametrize("per", ["weight", "unit"])
+def test_any_optimizer_sees_what_the_engine_gives_it_in_a_bare_loop(per):
+    def adam(parameters):
+        return torch.optim.AdamW(parameters, lr=0.01)
+
+    def gate(net, optimizer):
+        units = discover_units(net, make_data()[0]) if per == "unit" else None
+        return UtilityGate(optimizer, units=units, **SETTINGS)
+
+    module = Regression(adam)
+    fit(module, UPGDPerturbation(**SETTINGS, per=per))
+    assert equal(module.net, bare(adam, gate))
+    assert not equal(module.net, bare(adam))
+
+
+def test_accumulated_batches_are_one_step():
+    module = Regression()
+    callback = UPGDPerturbation(**SETTINGS)
+    fit(module, callback, accumulate_grad_batches=3)
+    assert callback.gates[0].state_dict()["weights"][0]["step"] == 4
+    assert equal(module.net, bare(lambda p: UPGD(p, lr=0.1, **SETTINGS), accumulate=3))
+
+
+def test_it_acts_before_or_after_clipping():
+    def clipped(order):
+        net = make_net()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        gate = UtilityGate(optimizer, **SETTINGS)
+        for x, y in zip(*(t.split(8) for t in make_data()), strict=True):
+            optimizer.zero_grad()
+            (net(x) - y).square().mean().backward()
+            for act in order:
+                if act == "gate":
+                    gate.apply()
+                else:
+                    nn.utils.clip_grad_norm_(net.parameters(), 0.05)
+            optimizer.step()
+        return net
+
+    for when, order in (("before_clipping", ("gate", "clip")), ("after_clipping", ("clip", "gate"))):
+        module = Regression()
+        fit(module, UPGDPerturbation(**SETTINGS, when=when), gradient_clip_val=0.05, max_epochs=1)
+        for p, q in zip(module.net.parameters(), clipped(order).parameters(), strict=True):
+            torch.testing.assert_close(p, q)
+
+
+class Two(pl.LightningModule):
+    """Two networks, two optimizers, manual: each steps on its own loss."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = make_net(0), make_net(1)
+        self.automatic_optimization = False
+        self.example_input_array = make_data()[0]
+
+    def forward(self, x):
+        return self.one(x) + self.two(x)
+
+    def training_step(self, batch, batch_idx):
+        x, y = batch
+        for net, optimizer in zip((self.one, self.two), self.optimizers(), strict=True):
+            optimizer.zero_grad()
+            self.manual_backward((net(x) - y).square().mean())
+            optimizer.step()
+
+    def configure_optimizers(self):
+        return [torch.optim.SGD(net.parameters(), lr=0.1) for net in (self.one, self.two)]
+
+
+@pytest.mark.parametrize("per", ["weight", "unit"])
+def test_every_optimizer_has_its_own_gate(per):
+    module = Two()
+    callback = UPGDPerturbation(**SETTINGS, per=per, include=["one.[02]*"])
+    fit(module, callback)
+    steps = [part["step"] for part in _memories(callback.gates[0])]
+    assert steps
+    assert set(steps) == {12}
+    assert callback.gates[1] is None
+    net = make_net(1)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for _ in range(2):
+        for x, y in zip(*(t.split(8) for t in make_data()), strict=True):
+            optimizer.zero_grad()
+            (net(x) - y).square().mean().backward()
+            optimizer.step()
+    assert equal(module.two, net)
+    assert not equal(module.one, bare(lambda p: torch.optim.SGD(p, lr=0.1)))
+
+
+def _memories(gate):
+    state = gate.state_dict()
+    return [part for part in state.get("weights", []) if part] + list(state.get("units", {}).values())
+
+
+def test_both_optimizers_are_gated_with_noise_of_their_own():
+    callback = UPGDPerturbation(**SETTINGS)
+    fit(Two(), callback)
+    one, two = (gate.noise.draw(torch.zeros(9), 1.0) for gate in callback.gates)
+    assert not one.equal(two)
+
+
+@pytest.mark.parametrize("per", ["weight", "unit"])
+def test_a_resumed_fit_equals_an_uninterrupted_one_to_the_bit(per, tmp_path):
+    ends = []
+    for interrupted in (False, True):
+        module = Regression(lambda p: torch.optim.Adam(p, lr=0.01))
+        if interrupted:
+            run = fit(module, UPGDPerturbation(**SETTINGS, per=per), max_epochs=1)
+            run.save_checkpoint(tmp_path / "half.ckpt")
+            torch.load(tmp_path / "half.ckpt", weights_only=True)
+            module = Regression(lambda p: torch.optim.Adam(p, lr=0.01))
+            fit(module, UPGDPerturbation(**(SETTINGS | {"seed": 99}), per=per), ckpt_path=tmp_path / "half.ckpt")
+        else:
+            fit(module, UPGDPerturbation(**SETTINGS, per=per))
+        ends.append(module)
+    assert equal(*ends)
+
+
+@pytest.mark.parametrize("per", ["weight", "unit"])
+def test_a_further_fit_goes_on_with_the_utilities_of_the_one_before(per):
+    module, callback = Regression(), UPGDPerturbation(**SETTINGS, per=per)
+    fit(module, callback, max_epochs=1)
+    fit(module, callback, max_epochs=1)
+    assert {part["step"] for part in _memories(callback.gates[0])} == {12}
+    whole = Regression()
+    fit(whole, UPGDPerturbation(**SETTINGS, per=per), max_epochs=2)
+    assert equal(module, whole)
+
+
+def test_another_module_starts_afresh():
+    callback = UPGDPerturbation(**SETTINGS)
+    fit(Regression(), callback, max_epochs=1)
+    fit(Regression(), callback, max_epochs=1)
+    assert {part["step"] for part in _memories(callback.gates[0])} == {6}
+
+
+def test_bfloat16_mixed_precision_keeps_utilities_in_single_precision():
+    module, callback = Regression(), UPGDPerturbation(**SETTINGS)
+    fit(module, callback, precision="bf16-mixed")
+    assert all(part["utility"].dtype == torch.float32 for part in _memories(callback.gates[0]))
+    assert all(p.isfinite().all() for p in module.parameters())
+
+
+@pytest.mark.parametrize("when", ["before_clipping", "after_clipping"])
+def test_a_step_that_the_gradient_scaler_skips_never_happened(when):
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8)
+    plugin = pl.plugins.MixedPrecision("16-mixed", "cpu", scaler)
+    module, callback = Regression(explode_at=2), UPGDPerturbation(**SETTINGS, when=when)
+    fit(module, callback, plugins=[plugin], max_epochs=1)
+    assert {part["step"] for part in _memories(callback.gates[0])} == {5}
+    assert all(p.isfinite().all() for p in module.parameters())
+
+
+def test_fused_optimizers_that_unscale_by_themselves_are_refused():
+    plugin = pl.plugins.MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))
+    module = Regression(lambda p: torch.optim.Adam(p, fused=True))
+    with pytest.raises(UnsupportedOptimizerError, match=r"Adam unscales the gradients itself.*16-mixed.*fused=False"):
+        fit(module, UPGDPerturbation(), plugins=[plugin])
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+@pytest.mark.parametrize("per", ["weight", "unit"])
+def test_second_order_utilities_are_those_of_a_bare_loop(per, scaled):
+    def gate(net, optimizer):
+        units = discover_units(net, make_data()[0]) if per == "unit" else None
+        return UtilityGate(optimizer, units=units, curvature=hesscale, **SETTINGS)
+
+    net = make_net()
+    hesscale, optimizer = HesScale(net), torch.optim.SGD(net.parameters(), lr=0.1)
+    with gate(net, optimizer) as engine:
+        for x, y in zip(*(t.split(8) for t in make_data()), strict=True):
+            for half in (slice(0, 4), slice(4, 8)):  # two micro-batches
+                hesscale.watch((net(x[half]) - y[half]).square().mean() / 2).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    module, callback = Regression(), UPGDPerturbation(**SETTINGS, per=per, curvature="hesscale")
+    plugins = [pl.plugins.MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))] if scaled else []
+    fit(module, callback, batch_size=4, accumulate_grad_batches=2, max_epochs=1, plugins=plugins)
+    expected, got = _memories(engine)[0]["utility"], _memories(callback.gates[0])[0]["utility"]
+    if scaled:
+        torch.testing.assert_close(got, expected, rtol=0.1, atol=0.02 * expected.abs().max().item())
+    else:
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-7)
+        first = Regression()
+        fit(first, UPGDPerturbation(**SETTINGS, per=per), batch_size=4, accumulate_grad_batches=2, max_epochs=1)
+        assert not equal(first, module)
+
+
+def test_nothing_is_left_on_model_and_optimizer_after_the_fit():
+    module = Regression()
+    run = fit(module, UPGDPerturbation(**SETTINGS, per="unit", when="after_clipping"))
+    assert not any(optimizer._optimizer_step_pre_hooks for optimizer in run.optimizers)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in module.modules())
+
+
+def test_without_noise_and_utility_training_is_as_without_us():
+    module, plain = Regression(), Regression()
+    fit(module, UPGDPerturbation(noise_std=0.0, scaling="none"))
+    fit(plain)
+    assert equal(module, plain)
+
+
+def test_the_share_of_weights_that_are_treated_alike_is_logged(tmp_path):
+    logger = pl.loggers.CSVLogger(tmp_path)
+    fit(Regression(), UPGDPerturbation(**SETTINGS), logger=logger, log_every_n_steps=1)
+    text = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text()
+    assert "upgd/neutral/net.4.weight" in text
+
+
+def test_patterns_choose_parameters():
+    module, callback = Regression(), UPGDPerturbation(**SETTINGS, include=["net.*.weight"], exclude=["net.4.*"])
+    fit(module, callback, max_epochs=1)
+    assert [bool(part) for part in callback.gates[0].state_dict()["weights"]] == [
+        True,
+        False,
+        True,
+        False,
+        False,
+        False,
+    ]
+
+
+def test_the_callback_can_be_copied_and_described():
+    callback = copy.deepcopy(UPGDPerturbation(**SETTINGS))
+    assert callback.settings == UPGDPerturbation(**SETTINGS).settings
+    assert UPGDPerturbation(per="unit").state_key != UPGDPerturbation().state_key
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("per", "layer", "'weight' or 'unit'"),
+        ("when", "never", "'before_clipping' or 'after_clipping'"),
+        ("curvature", "hutchinson", "'hesscale' or None"),
+        ("noise_std", -1.0, "at least 0"),
+    ],
+)
+def test_values_out_of_range_are_refused(name, value, expected):
+    with pytest.raises(InvalidArgumentError, match=rf"`{name}` is {value!r}.*{expected}"):
+        UPGDPerturbation(**{name: value})
+
+
+def test_a_pattern_without_a_parameter_is_refused():
+    with pytest.raises(InvalidArgumentError, match=r"pattern 'head' matches no parameter.*'net.0.weight'.*`include`"):
+        fit(Regression(), UPGDPerturbation(include=["head"]))
+
+
+def test_a_checkpoint_with_another_number_of_optimizers_is_refused(tmp_path):
+    run = fit(Two(), UPGDPerturbation())
+    callback = UPGDPerturbation()
+    callback.load_state_dict(run.callbacks[0].state_dict())
+    with pytest.raises(StateMismatchError, match=r"for 2 optimizers.*those of 1.*drop the callback's state"):
+        fit(Regression(), callback)
+
+
+def test_manual_modules_need_an_example_to_find_units():
+    with pytest.raises(UnsupportedModelError, match=r"optimises manually.*`example_input=`"):
+        fit(Regression(manual=True), UPGDPerturbation(per="unit"))
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("per", ["weight", "unit"])
+def test_processes_draw_the_same_noise_and_do_not_drift(per, tmp_path):
+    fit(Drift(tmp_path), UPGDPerturbation(noise_std=0.1, per=per), devices=2, strategy="ddp_fork", max_epochs=1)
+    weights = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+    assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])
+
+
+class Drift(Regression):
+    """Writes its weights on every process; the processes have different global seeds."""
+
+    def __init__(self, folder):
+        super().__init__(_sgd)
+        self.folder = folder
+
+    def on_fit_start(self):
+        torch.manual_seed(100 + self.global_rank)
+
+    def on_train_end(self):
+        torch.save(self.net.state_dict(), self.folder / f"{self.global_rank}.pt")
+
+
+def _sgd(parameters):
+    return torch.optim.SGD(parameters, lr=0.1)

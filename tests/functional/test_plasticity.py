@@ -1,0 +1,18 @@
+import torch
+
+from lightning_plasticity.functional.plasticity import sample_plasticity
+
+
+def test_the_share_of_the_loss_that_is_gone():
+    before, after = torch.tensor([4.0, 4.0, 4.0]), torch.tensor([1.0, 4.0, 0.0])
+    assert sample_plasticity(before, after).tolist() == [0.75, 0.0, 1.0]
+
+
+def test_an_update_that_harms_counts_as_none():
+    assert sample_plasticity(torch.tensor(1.0), torch.tensor(5.0)) == 0
+
+
+def test_a_loss_of_zero_divides_by_the_floor():
+    assert sample_plasticity(torch.tensor(0.0), torch.tensor(0.0)) == 1
+    torch.testing.assert_close(sample_plasticity(torch.tensor(0.0), torch.tensor(0.05), eps=0.1), torch.tensor(0.5))
+    assert sample_plasticity(torch.tensor(0.0), torch.tensor(1.0)) == 0
