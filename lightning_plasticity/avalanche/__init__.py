@@ -9,15 +9,19 @@ from lightning_plasticity.avalanche.metrics import (
     effective_rank_metrics,
     weight_magnitude_metrics,
 )
+from lightning_plasticity.avalanche.shrink_and_perturb import ShrinkAndPerturbPlugin
 from lightning_plasticity.avalanche.unit_replacement import (
     ContinualBackpropPlugin,
     ReDoPlugin,
     UnitReplacementPlugin,
 )
+from lightning_plasticity.avalanche.upgd import UPGDPlugin
 
 __all__ = [
     "ContinualBackpropPlugin",
     "ReDoPlugin",
+    "ShrinkAndPerturbPlugin",
+    "UPGDPlugin",
     "UnitReplacementPlugin",
     "dormant_unit_ratio_metrics",
     "effective_rank_metrics",

@@ -1,0 +1,81 @@
+"""Shrink-and-perturb in an Avalanche strategy."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from avalanche.training.plugins import SupervisedPlugin
+from typing_extensions import override
+
+from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.optim.regularization import ShrinkPerturb
+
+
+class ShrinkAndPerturbPlugin(SupervisedPlugin[Any], supports_distributed=False):
+    r"""Shrinks all weights and adds noise: :math:`w \leftarrow \lambda w + \sigma \xi`.
+
+    Args:
+        shrink: The factor :math:`\lambda`, in ``[0, 1]``.
+        noise_std: The factor :math:`\sigma` of the noise, at least 0.
+        noise: ``"gaussian"`` or ``"initialization"``, see :class:`~lightning_plasticity.optim.regularization.ShrinkPerturb`.
+        every: ``"experience"`` acts at the beginning of every experience but the first, ``"step"`` after every update.
+        seed: Seed of the noise; None takes torch's global seed.
+
+    Raises:
+        InvalidArgumentError: If ``every`` is neither of the two.
+
+    References:
+        Ash and Adams, `On Warm-Starting Neural Network Training` (NeurIPS 2020), section 4; after every step, with
+        small values, in Dohare et al. (Nature 2024).
+
+    Example:
+        >>> plugin = ShrinkAndPerturbPlugin(shrink=0.5, noise_std=0.01)
+    """
+
+    def __init__(
+        self,
+        shrink: float = 0.5,
+        noise_std: float = 0.01,
+        *,
+        noise: Literal["gaussian", "initialization"] = "gaussian",
+        every: Literal["experience", "step"] = "experience",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__()
+        if every not in {"experience", "step"}:
+            raise InvalidArgumentError(f"every={every!r}", "'experience' or 'step'", "Choose one of the two")
+        self.settings: dict[str, Any] = {"shrink": shrink, "noise_std": noise_std, "noise": noise}
+        self.every, self.seed = every, seed
+        self._noise: dict[str, Any] | None = None
+
+    @override
+    def before_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Act, unless this is the first experience.
+
+        Args:
+            strategy: The strategy.
+            args: Unused.
+            kwargs: Unused.
+        """
+        if self.every == "experience" and strategy.clock.train_exp_counter > 0:
+            self._act(strategy)
+
+    @override
+    def after_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Act, if asked to after every step.
+
+        Args:
+            strategy: The strategy.
+            args: Unused.
+            kwargs: Unused.
+        """
+        if self.every == "step":
+            self._act(strategy)
+
+    def _act(self, strategy: Any) -> None:
+        """Shrink and perturb the parameters that the model has now; heads may have grown since the last time."""
+        engine = ShrinkPerturb(strategy.model, seed=self.seed, **self.settings)
+        if self._noise is not None:
+            engine.load_state_dict(self._noise)
+        engine()
+        self._noise = engine.state_dict()

@@ -1,0 +1,69 @@
+"""UPGD in front of a strategy's optimizer, and shrink-and-perturb between its experiences."""
+
+import pytest
+import torch
+from avalanche.evaluation.metrics import loss_metrics
+from avalanche.logging import BaseLogger
+from avalanche.training import Naive
+from avalanche.training.plugins import EvaluationPlugin
+from avalanche_runs import benchmark, mlp
+from torch import nn
+
+from lightning_plasticity.avalanche import ShrinkAndPerturbPlugin, UPGDPlugin
+from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.optim import UPGD
+
+
+def train(plugins, optimizer=None, experiences=2, lr=0.05):
+    torch.manual_seed(7)
+    model = mlp()
+    runner = Naive(
+        model=model,
+        optimizer=torch.optim.SGD(model.parameters(), lr=lr) if optimizer is None else optimizer(model),
+        criterion=nn.CrossEntropyLoss(),
+        train_mb_size=8,
+        plugins=plugins,
+        evaluator=EvaluationPlugin(loss_metrics(experience=True), loggers=[BaseLogger()]),
+    )
+    for experience in benchmark(experiences).train_stream:
+        runner.train(experience)
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def test_before_sgd_the_plugin_is_the_optimizer_upgd():
+    plugin = UPGDPlugin(noise_std=0.01, decay_rate=0.9, seed=3)
+    gated = train([plugin])
+    whole = train([], lambda m: UPGD(m.parameters(), lr=0.05, weight_decay=0.0, decay_rate=0.9, noise_std=0.01, seed=3))
+    plain = train([])
+    assert all(torch.equal(gated[name], whole[name]) for name in gated)
+    assert not all(torch.equal(gated[name], plain[name]) for name in gated)
+
+
+def test_per_unit_only_what_writes_units_is_gated():
+    gated, plain = train([UPGDPlugin(noise_std=0.0, per="unit")], experiences=1), train([], experiences=1)
+    assert not torch.equal(gated["0.weight"], plain["0.weight"])
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "initialization"])
+def test_shrink_and_perturb_acts_before_every_experience_but_the_first(noise):
+    shrunk = [train([ShrinkAndPerturbPlugin(0.0, 0.0, noise=noise)], experiences=n, lr=0.0) for n in (1, 2)]
+    assert torch.equal(shrunk[0]["0.weight"], mlp()[0].weight.detach())
+    assert all((value == 0).all() for value in shrunk[1].values())
+
+
+def test_shrink_and_perturb_after_every_step_multiplies():
+    weights = train([ShrinkAndPerturbPlugin(0.5, 0.0, every="step")], experiences=1, lr=0.0)
+    assert torch.allclose(weights["0.weight"], mlp()[0].weight.detach() * 0.5**8)
+
+
+def test_the_noise_differs_from_step_to_step_and_repeats_with_the_seed():
+    plugins = [lambda: ShrinkAndPerturbPlugin(1.0, 0.1, every="step", seed=1) for _ in range(2)]
+    first, second = (train([make()], experiences=1, lr=0.0)["0.weight"] for make in plugins)
+    assert torch.equal(first, second)
+    spread = (first - mlp()[0].weight.detach()).std().item()
+    assert spread == pytest.approx(0.1 * 8**0.5, rel=0.2)
+
+
+def test_an_unknown_period_is_refused():
+    with pytest.raises(InvalidArgumentError, match=r"every='epoch'.*'experience' or 'step'"):
+        ShrinkAndPerturbPlugin(every="epoch")
