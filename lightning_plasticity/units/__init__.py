@@ -1,6 +1,6 @@
 """Floor 1: which units a model has, where their numbers live, and the proof of both."""
 
-from lightning_plasticity.units.discover import discover_units
+from lightning_plasticity.units.discover import Residual, discover_units
 from lightning_plasticity.units.group import Tap, UnitGroup
 from lightning_plasticity.units.slot import Slot, SlotKind
 from lightning_plasticity.units.unit_map import Skipped, UnitMap
@@ -8,6 +8,7 @@ from lightning_plasticity.units.verify import UnitProof, UnitProofs, verify_unit
 from lightning_plasticity.units.writing import write
 
 __all__ = [
+    "Residual",
     "Skipped",
     "Slot",
     "SlotKind",

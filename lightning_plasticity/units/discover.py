@@ -54,6 +54,7 @@ def discover_units(
         UnsupportedModelError: If the model cannot be run on the example.
 
     Example:
+        >>> import torch
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5))
         >>> print(discover_units(model, torch.randn(2, 3, 8, 8)).summary())
         group  units  written by  read by

@@ -190,9 +190,10 @@ def test_a_layer_frozen_in_between_is_neither_aged_nor_changed():
 
 def test_frozen_layers_are_refused_by_name():
     model = mlp()
+    units = discover_units(model, torch.randn(2, 6))
     model[4].requires_grad_(False)
     with pytest.raises(UnsupportedModelError, match=r"'2': \"'4.weight' is frozen\".*`exclude=`"):
-        replacer_for(model, sgd(model))
+        UnitReplacer(method(), units, sgd(model))
 
 
 def test_layers_without_an_optimizer_are_refused_by_name():
