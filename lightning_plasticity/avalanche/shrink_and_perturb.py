@@ -17,7 +17,8 @@ class ShrinkAndPerturbPlugin(SupervisedPlugin[Any], supports_distributed=False):
     Args:
         shrink: The factor :math:`\lambda`, in ``[0, 1]``.
         noise_std: The factor :math:`\sigma` of the noise, at least 0.
-        noise: ``"gaussian"`` or ``"initialization"``, see :class:`~lightning_plasticity.optim.regularization.ShrinkPerturb`.
+        noise: ``"gaussian"`` or ``"initialization"``; see
+            :class:`~lightning_plasticity.optim.regularization.ShrinkPerturb`.
         every: ``"experience"`` acts at the beginning of every experience but the first, ``"step"`` after every update.
         seed: Seed of the noise; None takes torch's global seed.
 

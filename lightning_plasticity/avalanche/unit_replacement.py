@@ -11,6 +11,7 @@ from typing_extensions import override
 from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.methods import continual_backprop, redo
 from lightning_plasticity.replacement import Method, UnitReplacer
+from lightning_plasticity.replacement.refusals import treatable
 from lightning_plasticity.units import UnitMap, discover_units
 
 
@@ -82,7 +83,8 @@ class UnitReplacementPlugin(SupervisedPlugin[Any], supports_distributed=False):
                 "a model with at least one hidden layer whose units are written and read by weights",
                 "Check the reasons above; if the example is not typical, pass `example_input=`",
             )
-        self.units = units.select(self.include, self.exclude)
+        units = units.select(self.include, self.exclude)
+        self.units = treatable(units, (strategy.optimizer,), self.method.statistics)
         self._start(strategy)
 
     @override

@@ -13,8 +13,7 @@ from typing_extensions import override
 from lightning_plasticity.callbacks.example import check_example, find_units, has_example
 from lightning_plasticity.callbacks.guards import check_optimizers, check_trainer
 from lightning_plasticity.replacement import Method, ReplacementEvent, UnitReplacer
-from lightning_plasticity.replacement.refusals import why_not
-from lightning_plasticity.units import Skipped, UnitMap
+from lightning_plasticity.replacement.refusals import treatable
 
 
 class UnitReplacement(pl.Callback):
@@ -145,7 +144,7 @@ class UnitReplacement(pl.Callback):
     def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> None:
         """Find the units and attach the engine; in a further fit its optimizers are new, the units live on."""
         units = find_units(trainer, pl_module, self.example_input, batch, include=self.include, exclude=self.exclude)
-        units = _trained(units, trainer.optimizers)
+        units = treatable(units, trainer.optimizers, self.method.statistics)
         before = self.replacer
         if before is not None and before.treats(units):
             before.use(trainer.optimizers)
@@ -181,12 +180,3 @@ class UnitReplacement(pl.Callback):
     def _detach(self) -> None:
         if self.replacer is not None:
             self.replacer.detach()
-
-
-def _trained(units: UnitMap, optimizers: Sequence[Optimizer]) -> UnitMap:
-    """Leave out the groups that the optimizers do not train; all of them, and the engine says why."""
-    reasons = {group.name: why_not(group, optimizers) for group in units}
-    if all(reasons.values()):
-        return units
-    left_out = tuple(Skipped(name, reason) for name, reason in reasons.items() if reason is not None)
-    return UnitMap(units.model, tuple(g for g in units if reasons[g.name] is None), units.skipped + left_out)

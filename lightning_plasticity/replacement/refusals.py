@@ -9,7 +9,7 @@ from torch.optim import Optimizer
 
 from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.replacement.statistic import Statistic
-from lightning_plasticity.units import UnitGroup
+from lightning_plasticity.units import Skipped, UnitGroup, UnitMap
 
 
 def owner_of(group: UnitGroup, optimizers: Sequence[Optimizer]) -> int | None:
@@ -32,6 +32,35 @@ def why_not(group: UnitGroup, optimizers: Sequence[Optimizer]) -> str | None:
         if isinstance(slot.tensor, nn.Parameter) and not slot.tensor.requires_grad:
             return f"{slot.path!r} is frozen"
     return None if owner_of(group, optimizers) is not None else "its incoming weights belong to no optimizer"
+
+
+def treatable(units: UnitMap, optimizers: Sequence[Optimizer], statistics: Sequence[Statistic]) -> UnitMap:
+    """Return the map without the groups that must be left alone, which are listed as skipped, each with the reason.
+
+    If nothing would be left, the map is returned whole, so that the engine refuses it and says why.
+
+    Args:
+        units: The units that were found.
+        optimizers: The optimizers that train the model.
+        statistics: What is measured of them.
+
+    Returns:
+        The units that can be treated.
+    """
+    reasons = {group.name: why_not(group, optimizers) for group in units}
+    if observed(statistics):
+        for group in units:
+            if group.tap is None and reasons[group.name] is None:
+                reasons[group.name] = "its activation is not an input or output of any module, so it is not observed"
+    if all(reasons.values()):
+        return units
+    left_out = tuple(Skipped(name, reason) for name, reason in reasons.items() if reason is not None)
+    return UnitMap(units.model, tuple(g for g in units if reasons[g.name] is None), units.skipped + left_out)
+
+
+def observed(statistics: Sequence[Statistic]) -> list[str]:
+    """Return the names of the statistics that look at activations or their gradients."""
+    return [type(each).__name__ for each in statistics if each.reads_activation or each.reads_gradient]
 
 
 def check_groups(groups: Sequence[UnitGroup], optimizers: Sequence[Optimizer], statistics: Sequence[Statistic]) -> None:
@@ -66,7 +95,7 @@ def check_groups(groups: Sequence[UnitGroup], optimizers: Sequence[Optimizer], s
             "Move the model to one device before the engine is built",
         )
     taps = [group.name for group in groups if group.tap is None]
-    readers = [type(each).__name__ for each in statistics if each.reads_activation or each.reads_gradient]
+    readers = observed(statistics)
     if taps and readers:
         raise UnsupportedModelError(
             f"the activations of {taps} are not an input or output of any module",
