@@ -26,11 +26,12 @@ from lightning_plasticity.callbacks.monitoring.taps import Taps
 from lightning_plasticity.callbacks.monitoring.writing import (
     aggregates,
     has_histograms,
+    utilities,
     write_histograms,
     write_layout,
     write_scalars,
 )
-from lightning_plasticity.callbacks.unit_replacement import UnitReplacement
+from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.metrics.base import Reads
 from lightning_plasticity.units import UnitGroup, UnitMap
 
@@ -67,7 +68,8 @@ class PlasticityMonitor(pl.Callback):
         aggregate: What is also logged over all layers, as ``plasticity/<metric>/<aggregate>``.
         progress_bar: Names of metrics whose mean over the layers is shown in the progress bar.
         histogram_every_n_steps: Optimizer steps between histograms in TensorBoard, of the units' scores (mean magnitude
-            relative to the layer) and utilities (if a callback replaces units); a multiple of ``every_n_steps``. None for no histograms.
+            relative to the layer) and utilities (if a callback replaces units); a multiple of ``every_n_steps``. None
+            for no histograms.
         max_samples: Samples per batch handed to metrics of rank; of a larger batch, or of larger maps, evenly spread
             ones are taken.
         example_input: Input for the forward pass that finds the units; default ``pl_module.example_input_array``,
@@ -133,6 +135,15 @@ class PlasticityMonitor(pl.Callback):
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._initial = state_dict.get("initial", {})
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self.probe is not None and type(pl_module).forward is pl.LightningModule.forward:
+            raise UnsupportedModelError(
+                f"{type(pl_module).__name__} has no `forward`",
+                "a module that can be called with the samples of `probe`",
+                "Define `def forward(self, x): return self.net(x)`, or leave out `probe`",
+            )
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -255,7 +266,7 @@ class PlasticityMonitor(pl.Callback):
             write_layout(trainer, values, over_layers)
         if scores:
             histograms = {f"unit_score/{layer}": score for layer, score in scores.items()}
-            write_histograms(trainer, histograms | _utilities(trainer))
+            write_histograms(trainer, histograms | utilities(trainer))
         if unseen and not self._has_warned:
             self._has_warned = True
             _warn_unseen(unseen)
@@ -273,14 +284,6 @@ class PlasticityMonitor(pl.Callback):
                 on_epoch=not in_batch,
                 batch_size=1,
             )
-
-
-def _utilities(trainer: pl.Trainer) -> dict[str, Tensor]:
-    """Return the running utility of all units that a callback of the Trainer replaces by utility."""
-    callbacks: Sequence[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
-    replacers = [c.replacer for c in callbacks if isinstance(c, UnitReplacement) and c.replacer is not None]
-    pairs = [pair for r in replacers for pair in zip(r.groups, r.memory.parts, strict=True)]
-    return {f"utility/{group.name}": memory["utility"] for group, memory in pairs if "utility" in memory}
 
 
 def _warn_unseen(layers: Sequence[str]) -> None:

@@ -258,7 +258,7 @@ def test_tensorboard_gets_a_chart_per_metric_and_histograms_at_a_slower_period(t
     monitor = PlasticityMonitor(5, batches=1, histogram_every_n_steps=10)
     replacement = ContinualBackprop(1e-3)
     _, trainer = fit(tmp_path, replacement, monitor, logger=logger)
-    events = EventAccumulator(trainer.logger.log_dir)
+    events = EventAccumulator(trainer.logger.log_dir, size_guidance={"histograms": 0})
     events.Reload()
     assert [e.step for e in events.Histograms("plasticity/unit_score/net.0")] == [0, 10]
     assert [e.step for e in events.Histograms("plasticity/utility/net.3")] == [0, 10]
@@ -277,7 +277,8 @@ def test_the_distance_from_initialization_survives_a_resume(tmp_path):
     _, resumed = fit(tmp_path, again, steps=16, ckpt_path=tmp_path / "resume.ckpt")
     _, whole = fit(tmp_path, PlasticityMonitor(4, names, batches=1), steps=16)
     value = "plasticity/distance_from_initialization/net.0"
-    assert float(rows(resumed)[0][value]) == pytest.approx(float(rows(whole)[2][value]), rel=1e-6)
+    # Lightning draws other batches after a resume; the distance since the resume alone would be a tenth of this one.
+    assert float(rows(resumed)[0][value]) == pytest.approx(float(rows(whole)[2][value]), rel=0.05)
 
 
 def test_gradient_accumulation_and_manual_optimisation_are_measured(tmp_path):
@@ -340,6 +341,20 @@ def test_a_pattern_that_matches_no_module_is_refused(tmp_path):
 def test_a_module_without_features_is_refused(tmp_path):
     with pytest.raises(UnsupportedModelError, match=r"output of 'odd' is a dict.*`layers`"):
         fit(tmp_path, PlasticityMonitor(layers=["odd"]), odd=True)
+
+
+def test_a_probe_needs_a_forward_method(tmp_path):
+    class Bare(pl.LightningModule):
+        def configure_optimizers(self):
+            raise AssertionError
+
+        training_step = configure_optimizers
+
+    trainer = pl.Trainer(
+        logger=False, enable_checkpointing=False, callbacks=[PlasticityMonitor(probe=torch.ones(1, 6))]
+    )
+    with pytest.raises(UnsupportedModelError, match=r"Bare has no `forward`.*return self.net\(x\)`"):
+        PlasticityMonitor(probe=torch.ones(1, 6)).setup(trainer, Bare(), "fit")
 
 
 def test_experience_ends_need_a_stream(tmp_path):

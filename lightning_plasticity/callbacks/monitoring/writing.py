@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import lightning.pytorch as pl
 import torch
@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from lightning_plasticity.callbacks.monitoring.meters import Values
+from lightning_plasticity.callbacks.unit_replacement import UnitReplacement
 
 PREFIX = "plasticity"
 
@@ -83,6 +84,21 @@ def write_histograms(trainer: pl.Trainer, histograms: Mapping[str, Tensor]) -> N
                 finite = numbers[numbers.isfinite()].cpu()
                 if len(finite):
                     logger.experiment.add_histogram(f"{PREFIX}/{name}", finite, logged_step(trainer))
+
+
+def utilities(trainer: pl.Trainer) -> dict[str, Tensor]:
+    """Return the running utility of all units that a callback of the Trainer replaces by utility.
+
+    Args:
+        trainer: The Trainer.
+
+    Returns:
+        Utilities ``[U]`` by the name they are logged under.
+    """
+    callbacks: Sequence[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+    replacers = [c.replacer for c in callbacks if isinstance(c, UnitReplacement) and c.replacer is not None]
+    pairs = [pair for r in replacers for pair in zip(r.groups, r.memory.parts, strict=True)]
+    return {f"utility/{group.name}": memory["utility"] for group, memory in pairs if "utility" in memory}
 
 
 def has_histograms(trainer: pl.Trainer) -> bool:
