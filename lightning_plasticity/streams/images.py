@@ -63,14 +63,17 @@ def load_images(name: str, root: str | Path, *, split: _Split = "train", downloa
     )
 
 
-def load_digits_images(*, split: _Split = "train") -> TensorDataset:
+def load_digits_images(*, split: _Split = "train", enlarge: int = 1, channels: int = 1) -> TensorDataset:
     """Return scikit-learn's handwritten digits, which come with the package: real images without a download.
 
     Args:
         split: ``"train"`` or ``"test"``; every fifth image is a test image.
+        enlarge: Every pixel becomes a square of this side.
+        channels: Equal channels, for networks that expect colours.
 
     Returns:
-        Images ``[N, 1, 8, 8]`` of type uint8 and labels ``[N]`` of type int64; 1438 and 359 of them.
+        Images ``[N, channels, 8 enlarge, 8 enlarge]`` of type uint8 and labels ``[N]`` of type int64; 1438 to train
+        and 359 to test.
 
     Example:
         >>> [tuple(load_digits_images(split=split).tensors[0].shape) for split in ("train", "test")]
@@ -81,7 +84,8 @@ def load_digits_images(*, split: _Split = "train") -> TensorDataset:
     digits = load_digits()
     images = (torch.from_numpy(digits.images) * (255 / 16)).round().to(torch.uint8)[:, None]
     chosen = (torch.arange(len(images)) % 5 == 4) == (split == "test")
-    return TensorDataset(images[chosen], torch.from_numpy(digits.target).long()[chosen])
+    images = images[chosen].repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3).expand(-1, channels, -1, -1)
+    return TensorDataset(images.contiguous(), torch.from_numpy(digits.target).long()[chosen])
 
 
 def _as_dataset(images: Any, labels: Any) -> TensorDataset:

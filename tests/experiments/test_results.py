@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from lightning_plasticity.errors import InvalidArgumentError
-from lightning_plasticity.streams.results import ResultTable, provenance
+from lightning_plasticity.experiments.results import ResultTable, provenance
 
 
 def test_rows_come_back_and_a_repeated_key_does_not_count(tmp_path):
