@@ -36,9 +36,7 @@ from lightning_plasticity.experiments import (
     seed_curves,
 )
 from lightning_plasticity.functional import dead_unit_ratio, effective_rank, weight_magnitude
-from lightning_plasticity.streams import ClassPairs, StreamDataModule, load_digits_images, load_images
-from lightning_plasticity.streams.batches import read_tensors
-from lightning_plasticity.streams.experiences import Samples
+from lightning_plasticity.streams import ClassPairs, StreamDataModule, load_digits_images, load_images, read_tensors
 
 METHODS = ("backprop", "l2", "continual-backprop")
 FAST = {"channels": 8, "tasks": 40, "epochs": 10, "step_size": 0.03, "rate": 1e-3}
@@ -78,7 +76,7 @@ class ConvNet(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=self.step_size, momentum=0.9, weight_decay=decay)
 
     def test_images(self, place: int) -> tuple[Tensor, Tensor]:
-        x, y = read_tensors(Samples(self.test[place]))
+        x, y = read_tensors(self.test[place])
         return _floats(x.to(self.device)), y.to(self.device)
 
     def row(self) -> dict[str, float]:

@@ -22,39 +22,27 @@ from __future__ import annotations
 
 import argparse
 import math
+from functools import partial
 
 import lightning.pytorch as pl
 import torch
+from lightning_plasticity.callbacks.regularization import ShrinkAndPerturb
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
+from lightning_plasticity import experiments, functional, streams
 from lightning_plasticity.callbacks import ContinualBackprop
 from lightning_plasticity.callbacks.best_weights import BestWeights
 from lightning_plasticity.callbacks.experience import experience_begins
 from lightning_plasticity.callbacks.layer_reset import FromScratch, LayerReset
 from lightning_plasticity.callbacks.schedule_restart import ScheduleRestart
-from lightning_plasticity.experiments import (
-    ExperienceRows,
-    Panel,
-    ResultTable,
-    draw_panels,
-    experiment_arguments,
-    fit_resumable,
-    mean_and_error,
-    seed_curves,
-)
-from lightning_plasticity.functional import approximate_rank, dormant_by_frequency, weight_magnitude
-from lightning_plasticity.streams import GrowingClasses, StreamDataModule, load_digits_images, load_images
-from lightning_plasticity.streams.augmentation import flip_crop_rotate
-from lightning_plasticity.streams.batches import read_tensors
-from lightning_plasticity.streams.experiences import Samples
 from lightning_plasticity.streams.randomness import derived_generator
 
 METHODS = ("base", "head-reset", "shrink-perturb", "continual-backprop", "retrained")
 IMAGES = {"train_images": 450, "validation_images": 50, "test_images": 100}
-FULL = {"channels": 64, "tasks": 20, "epochs": 200, "step_size": 0.1, "rate": 1e-5, **IMAGES}
+FULL = {"channels": 64, "tasks": 20, "epochs": 200, "step_size": 0.1, "rate": 1e-5, "maturity": 1000, **IMAGES}
 FEW = {"train_images": 60, "validation_images": 20, "test_images": 30}
-FAST = {"channels": 8, "tasks": 10, "epochs": 6, "step_size": 0.1, "rate": 1e-4, **FEW}
+FAST = {"channels": 8, "tasks": 10, "epochs": 6, "step_size": 0.1, "rate": 1e-3, "maturity": 50, **FEW}
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 PROBE = 1000  # images of the next task's classes on which units are judged
 DORMANT = 0.01  # of the inputs on which a unit is active
@@ -62,14 +50,16 @@ PUBLISHED = {"base": -5.0, "head-reset": -2.4, "shrink-perturb": -1.5, "continua
 PAPER = "paper, 100 classes: retrained 76.1 %, continual backprop 76.2, shrink-perturb 74.5, head-reset 73.7, base 71.1"
 
 
-def panels(arguments: argparse.Namespace) -> list[Panel]:
+def panels(arguments: argparse.Namespace) -> list[experiments.Panel]:
     """The paper's panels; its own end points are marked where the run is as long as the paper's."""
     marks = {f"paper: {name}": (20.0, value) for name, value in PUBLISHED.items()} if arguments.tasks == 20 else {}
     return [
-        Panel("test_accuracy", "test accuracy (%)", 100),
-        Panel("test_accuracy", "test accuracy relative to retrained (points)", 100, baseline="retrained", marks=marks),
-        Panel("dormant_units", "dormant units (%)", 100),
-        Panel("stable_rank", "approximate rank, power 1 (% of units)", 100),
+        experiments.Panel("test_accuracy", "test accuracy (%)", 100),
+        experiments.Panel(
+            "test_accuracy", "test accuracy relative to retrained (points)", 100, baseline="retrained", marks=marks
+        ),
+        experiments.Panel("dormant_units", "dormant units (%)", 100),
+        experiments.Panel("stable_rank", "approximate rank, power 1 (% of units)", 100),
     ]
 
 
@@ -103,30 +93,23 @@ class ResNet18(nn.Sequential):
 
 
 @torch.no_grad()
-def initialise(layer: nn.Module) -> None:
-    """First values of one layer, norm statistics included: what the network begins with and resets return to."""
+def initialise(layer: nn.Module, statistics: bool = True) -> None:
+    """Give a layer its first values, norm statistics included: what the network begins with and resets return to."""
     if isinstance(layer, nn.BatchNorm2d):
-        layer.reset_parameters()
+        if statistics:
+            layer.reset_running_stats()
+        nn.init.ones_(layer.weight)
+        nn.init.zeros_(layer.bias)
     elif isinstance(layer, (nn.Conv2d, nn.Linear)):
         nn.init.kaiming_normal_(layer.weight, nonlinearity="relu" if isinstance(layer, nn.Conv2d) else "linear")
         nn.init.zeros_(layer.bias)
 
 
-@torch.no_grad()
-def initialise_but_statistics(layer: nn.Module) -> None:
-    """As in the published code, which keeps the running statistics."""
-    if isinstance(layer, nn.BatchNorm2d):
-        nn.init.ones_(layer.weight)
-        nn.init.zeros_(layer.bias)
-    else:
-        initialise(layer)
-
-
 class Incremental(pl.LightningModule):
-    def __init__(self, arguments: argparse.Namespace, test: GrowingClasses, probe: GrowingClasses, seed: int) -> None:
+    def __init__(self, arguments: argparse.Namespace, data: dict[str, streams.GrowingClasses], seed: int) -> None:
         super().__init__()
-        self.net = ResNet18(arguments.channels, len(test.class_order))
-        self.arguments, self.test, self.probe, self.seed = arguments, test, probe, seed
+        self.net = ResNet18(arguments.channels, len(data["test"].class_order))
+        self.arguments, self.test, self.probe, self.seed = arguments, data["test"], data["probe"], seed
         self.example_input_array = torch.zeros(2, 3, 32, 32)
         self.measures: dict[str, float] = {}
         self.best_test = 0.0
@@ -146,7 +129,7 @@ class Incremental(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch
-        x = flip_crop_rotate(self.normalise(x), derived_generator(self.seed, "augmentation", self.global_step))
+        x = streams.flip_crop_rotate(self.normalise(x), derived_generator(self.seed, "augmentation", self.global_step))
         return nn.functional.cross_entropy(self.net(x)[:, : self.seen], y)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
@@ -161,13 +144,13 @@ class Incremental(pl.LightningModule):
 
     @torch.no_grad()
     def test_accuracy(self) -> float:
-        x, y = read_tensors(Samples(self.test[self.trainer.datamodule.current_experience]))
+        x, y = streams.read_tensors(self.test[self.trainer.datamodule.current_experience])
         training, right = self.net.training, 0
         self.net.eval()
         for part, labels in zip(x.split(200), y.split(200), strict=True):
             images = self.normalise(part)
             if self.arguments.as_published:
-                images = flip_crop_rotate(images, derived_generator(self.seed, "test", self.global_step))
+                images = streams.flip_crop_rotate(images, derived_generator(self.seed, "test", self.global_step))
             right += int((self.net(images)[:, : self.seen].argmax(1) == labels.to(self.device)).sum())
         self.net.train(training)
         return right / len(y)
@@ -179,13 +162,13 @@ class Incremental(pl.LightningModule):
             return
         self.best_test = 0.0
         place = self.trainer.datamodule.current_experience
-        x, _ = read_tensors(Samples(self.probe[place]))
+        x, _ = streams.read_tensors(self.probe[place])
         maps = self.feature_maps(self.normalise(x[:PROBE]))
         units = sum(h.shape[1] for h in maps)
         self.measures = {
-            "dormant_units": float(sum(dormant_by_frequency(h, DORMANT) * h.shape[1] for h in maps)) / units,
-            "stable_rank": float(approximate_rank(maps[-1], power=1)) / maps[-1].shape[1],
-            "weight_magnitude": float(weight_magnitude(list(self.net.parameters()))),
+            "dormant_units": float(sum(functional.dormant_by_frequency(h, DORMANT) * h.shape[1] for h in maps)) / units,
+            "stable_rank": float(functional.approximate_rank(maps[-1], power=1)) / maps[-1].shape[1],
+            "functional.weight_magnitude": float(functional.weight_magnitude(list(self.net.parameters()))),
         }
 
     def on_train_epoch_end(self) -> None:
@@ -210,35 +193,26 @@ class Incremental(pl.LightningModule):
         return [*maps[:-1], maps[-1].mean((2, 3))]
 
 
-class Noise(pl.Callback):
-    """Perturb every parameter after every step; with the weight decay that all systems have, shrink and perturb."""
-
-    def __init__(self, std: float, seed: int) -> None:
-        self.std, self.seed = std, seed
-
-    @torch.no_grad()
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Incremental, *_: object) -> None:
-        generator = derived_generator(self.seed, "noise", trainer.global_step)
-        for parameter in pl_module.net.parameters():
-            parameter.add_(torch.randn(parameter.shape, generator=generator).to(parameter.device), alpha=self.std)
-
-
 def system(method: str, arguments: argparse.Namespace, seed: int) -> list[pl.Callback]:
     """The callbacks that make a system out of the base system."""
     published = arguments.as_published
     if method == "head-reset":
         return [LayerReset("net.13", initializer=initialise, reset_optimizer=not published, seed=seed)]
     if method == "shrink-perturb":
-        return [Noise(1e-5, seed)]
+        return [ShrinkAndPerturb(shrink=1.0, noise_std=1e-5, every="step", seed=seed)]
     if method == "continual-backprop":
-        return [ContinualBackprop(replacement_rate=arguments.rate, maturity_threshold=1000, seed=seed)]
+        return [ContinualBackprop(arguments.rate, arguments.maturity, seed=seed)]
     if method == "retrained" and published:
-        return [LayerReset("net", initializer=initialise_but_statistics, reset_optimizer=False, seed=seed)]
+        return [LayerReset("net", initializer=partial(initialise, statistics=False), reset_optimizer=False, seed=seed)]
     return [FromScratch(initializer=initialise, seed=seed)] if method == "retrained" else []
 
 
 def run(
-    method: str, seed: int, images: dict[str, TensorDataset], arguments: argparse.Namespace, table: ResultTable
+    method: str,
+    seed: int,
+    images: dict[str, TensorDataset],
+    arguments: argparse.Namespace,
+    table: experiments.ResultTable,
 ) -> None:
     constants = {
         "method": method,
@@ -252,32 +226,27 @@ def run(
         "seed": seed,
     }
     new = 5 if arguments.data_root else 2
-    train = GrowingClasses(images["train"], new, seed=seed)
+    train = streams.GrowingClasses(images["train"], new, seed=seed)
     tasks = min(arguments.tasks, len(train))
     if {**constants, "experience": tasks - 1} in table:
         return
-    validation, test, probe = (
-        GrowingClasses(images[split], new, keep_seen=keep, class_order=train.class_order)
-        for split, keep in (("validation", True), ("test", True), ("train", False))
-    )
-    datamodule = StreamDataModule(
-        train[:tasks],
-        arguments.epochs,
-        batch_size=90,
-        eval_experiences=validation[:tasks],
-        preload=True,
-        seed=seed,
+    data = {
+        name: streams.GrowingClasses(images[split], new, keep_seen=keep, class_order=train.class_order)
+        for name, split, keep in (("val", "validation", True), ("test", "test", True), ("probe", "train", False))
+    }
+    datamodule = streams.StreamDataModule(
+        train[:tasks], arguments.epochs, batch_size=90, eval_experiences=data["val"][:tasks], preload=True, seed=seed
     )
     torch.manual_seed(seed)
-    module = Incremental(arguments, test, probe, seed)
+    module = Incremental(arguments, data, seed)
     folder = arguments.out / "checkpoints" / "-".join(["cifar100", *map(str, constants.values())])
     callbacks = [
         *system(method, arguments, seed),
         ScheduleRestart(),
         BestWeights("val_accuracy"),
-        ExperienceRows(table, constants, Incremental.row),
+        experiments.ExperienceRows(table, constants, Incremental.row),
     ]
-    fit_resumable(
+    experiments.fit_resumable(
         module,
         datamodule,
         folder,
@@ -287,10 +256,10 @@ def run(
     )
 
 
-def summarise(table: ResultTable) -> None:
+def summarise(table: experiments.ResultTable) -> None:
     """Print the accuracy on all classes after the last task: mean over seeds and its standard error."""
-    for method, curves in seed_curves(table.rows(), "test_accuracy").items():
-        mean, error = mean_and_error(100 * curves[:, -1])
+    for method, curves in experiments.seed_curves(table.rows(), "test_accuracy").items():
+        mean, error = experiments.mean_and_error(100 * curves[:, -1])
         print(f"{method:20} after the last task {mean:6.2f} ± {error:.2f} % test accuracy")
 
 
@@ -298,28 +267,24 @@ def read_images(arguments: argparse.Namespace) -> dict[str, TensorDataset]:
     """Training, validation and test images, uint8, ``[N, 3, 32, 32]``, the first so many of each class."""
     if arguments.data_root is None:
         print("no --data-root: scikit-learn's digits, enlarged, stand in for CIFAR-100")
-        train, test = (load_digits_images(split=split, enlarge=4, channels=3) for split in ("train", "test"))
+        train, test = (streams.load_digits_images(split=split, enlarge=4, channels=3) for split in ("train", "test"))
     else:
         root, download = arguments.data_root, arguments.download
-        train, test = (load_images("cifar100", root, split=split, download=download) for split in ("train", "test"))
+        train, test = (
+            streams.load_images("cifar100", root, split=split, download=download) for split in ("train", "test")
+        )
     validation = arguments.validation_images
     return {
-        "validation": _of_each_class(train, 0, validation),
-        "train": _of_each_class(train, validation, validation + arguments.train_images),
-        "test": _of_each_class(test, 0, arguments.test_images),
+        "validation": streams.some_of_each_class(train, 0, validation),
+        "train": streams.some_of_each_class(train, validation, validation + arguments.train_images),
+        "test": streams.some_of_each_class(test, 0, arguments.test_images),
     }
 
 
-def _of_each_class(images: TensorDataset, start: int, end: int) -> TensorDataset:
-    x, y = images.tensors
-    chosen = torch.cat([torch.nonzero(y == label).flatten()[start:end] for label in y.unique()]).sort().values
-    return TensorDataset(x[chosen], y[chosen])
-
-
 def main() -> None:
-    arguments = experiment_arguments(__doc__, methods=METHODS, full=FULL, fast=FAST, seeds=[0])
+    arguments = experiments.experiment_arguments(__doc__, methods=METHODS, full=FULL, fast=FAST, seeds=[0])
     key = ("method", "images", "channels", "epochs", "train_images", "step_size", "replacement_rate", "as_published")
-    table = ResultTable(arguments.out / "incremental_cifar100.csv", (*key, "seed", "experience"))
+    table = experiments.ResultTable(arguments.out / "incremental_cifar100.csv", (*key, "seed", "experience"))
     images = read_images(arguments)
     for seed in arguments.seeds:
         for method in arguments.method:
@@ -327,7 +292,7 @@ def main() -> None:
     summarise(table)
     if arguments.plot and table.rows():
         figure = arguments.out / "incremental_cifar100.png"
-        draw_panels(table.rows(), figure, panels(arguments), xlabel="task (5 classes each)", title=PAPER)
+        experiments.draw_panels(table.rows(), figure, panels(arguments), xlabel="task (5 classes each)", title=PAPER)
         print(f"figure: {figure}")
 
 

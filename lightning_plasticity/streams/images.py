@@ -88,6 +88,27 @@ def load_digits_images(*, split: _Split = "train", enlarge: int = 1, channels: i
     return TensorDataset(images.contiguous(), torch.from_numpy(digits.target).long()[chosen])
 
 
+def some_of_each_class(images: TensorDataset, start: int, end: int) -> TensorDataset:
+    """Return a part of every class, counted in the order of the dataset: for validation images, or for a smaller set.
+
+    Args:
+        images: Inputs and labels.
+        start: The first sample of each class that is taken.
+        end: The first that is not.
+
+    Returns:
+        Inputs and labels, in the order of the dataset.
+
+    Example:
+        >>> letters = TensorDataset(torch.arange(5), torch.tensor([0, 1, 0, 0, 1]))
+        >>> some_of_each_class(letters, 1, 3).tensors
+        (tensor([2, 3, 4]), tensor([0, 0, 1]))
+    """
+    labels = images.tensors[1]
+    chosen = torch.cat([torch.nonzero(labels == label).flatten()[start:end] for label in torch.unique(labels)])
+    return TensorDataset(*(tensor[chosen.sort().values] for tensor in images.tensors))
+
+
 def _as_dataset(images: Any, labels: Any) -> TensorDataset:
     x: Tensor = torch.from_numpy(images.copy())
     x = x[:, None] if x.ndim == 3 else x.permute(0, 3, 1, 2)

@@ -6,8 +6,6 @@ from stream_runs import Network, stream
 from lightning_plasticity.callbacks import ContinualBackprop
 from lightning_plasticity.experiments import ExperienceRows, ResultTable, fit_resumable
 
-pytestmark = pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")
-
 
 class Stopped(Exception):
     pass
