@@ -6,9 +6,35 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
+from typing_extensions import override
 
+from lightning_plasticity.callbacks.experience import experience_ends
 from lightning_plasticity.streams import StreamDataModule
+
+
+class BoundaryCheckpoint(Checkpoint):
+    """Save the run at the end of every experience, over the checkpoint before.
+
+    Being one of Lightning's checkpoint callbacks, it comes after all others and after the module's own hook.
+
+    Args:
+        path: Where the checkpoint goes.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @override
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Save if the experience ends.
+
+        Args:
+            trainer: The Trainer.
+            pl_module: The module.
+        """
+        if experience_ends(trainer):
+            trainer.save_checkpoint(self.path)
 
 
 def fit_resumable(
@@ -37,17 +63,11 @@ def fit_resumable(
     Returns:
         The Trainer after the fit.
     """
-    saver = ModelCheckpoint(
-        folder,
-        "last",
-        every_n_epochs=stream.epochs_per_experience,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+    last = Path(folder) / "last.ckpt"
     trainer = pl.Trainer(
         max_epochs=stream.num_epochs,
         max_steps=max_steps,
-        callbacks=[*callbacks, saver],
+        callbacks=[*callbacks, BoundaryCheckpoint(last)],
         logger=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
@@ -55,6 +75,5 @@ def fit_resumable(
         devices=1,
         reload_dataloaders_every_n_epochs=1,  # experiences may differ in length
     )
-    last = Path(folder) / "last.ckpt"
     trainer.fit(module, datamodule=stream, ckpt_path=last if last.exists() else None)
     return trainer
