@@ -3,7 +3,7 @@
 import csv
 import os
 import signal
-import subprocess  # noqa: S404
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -58,7 +58,7 @@ def test_every_example_is_run():
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_an_example_runs_to_its_end(name, tmp_path):
     arguments, files = RUNS[name]
-    process = subprocess.run(command(name, arguments, tmp_path), env=environment(), capture_output=True, text=True)  # noqa: S603
+    process = subprocess.run(command(name, arguments, tmp_path), env=environment(), capture_output=True, text=True)
     assert process.returncode == 0, process.stderr[-3000:]
     for file in files:
         assert (tmp_path / file).stat().st_size > 0, file
@@ -70,14 +70,14 @@ def test_an_example_that_is_killed_ends_with_the_numbers_of_one_that_is_not(tmp_
         "--fast --tasks 40 --samples-per-task 160 --width 8 --seeds 0 --method backprop",
     )
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(name, arguments, whole), env=environment(), check=True, capture_output=True)  # noqa: S603
-    process = subprocess.Popen(command(name, arguments, killed), env=environment(), stderr=subprocess.DEVNULL)  # noqa: S603
+    subprocess.run(command(name, arguments, whole), env=environment(), check=True, capture_output=True)
+    process = subprocess.Popen(command(name, arguments, killed), env=environment(), stderr=subprocess.DEVNULL)
     while process.poll() is None and len(results(killed / "permuted_mnist.csv")) < 5:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert 5 <= len(results(killed / "permuted_mnist.csv")) < 40
-    subprocess.run(command(name, arguments, killed), env=environment(), check=True, capture_output=True)  # noqa: S603
+    subprocess.run(command(name, arguments, killed), env=environment(), check=True, capture_output=True)
     expected = results(whole / "permuted_mnist.csv")
     assert len(expected) == 40
     assert results(killed / "permuted_mnist.csv") == expected
