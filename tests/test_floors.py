@@ -25,13 +25,15 @@ MAY_IMPORT = {
     "testing": {"methods", "replacement", "optim", "metrics", "units", "functional", "errors", "callbacks"},
     "plots": {"methods", "replacement", "optim", "metrics", "units", "functional", "errors", "callbacks", "streams"},
     "avalanche": {"methods", "replacement", "optim", "metrics", "streams", "units", "functional", "errors"},
+    "experiments": {"callbacks", "methods", "metrics", "streams", "units", "functional", "errors"},
     "__init__": {"callbacks", "methods", "replacement", "optim", "metrics", "streams", "units", "functional", "errors"},
 }
 GUESTS = {  # packages of others, and the rooms they may be seen in; in brackets: only inside of functions
-    "lightning": {"callbacks", "testing", "streams"},
+    "lightning": {"callbacks", "testing", "streams", "experiments"},
     "torchmetrics": {"metrics", "callbacks", "avalanche"},
     "avalanche": {"avalanche", "(streams)"},
-    "matplotlib": {"(plots)", "(metrics)"},
+    "matplotlib": {"(plots)", "(metrics)", "(experiments)"},
+    "tensorboard": {"(plots)", "(callbacks)"},
     "torchvision": {"(streams)"},
     "sklearn": {"(streams)"},
     "PIL": {"(streams)"},
