@@ -45,7 +45,8 @@ def check_optimizers(callback: pl.Callback, trainer: pl.Trainer, pl_module: pl.L
     Raises:
         UnsupportedModelError: If there is no optimizer.
     """
-    if not trainer.optimizers:
+    trained = {id(p) for optimizer in trainer.optimizers for options in optimizer.param_groups for p in options["params"]}
+    if not any(id(parameter) in trained for parameter in pl_module.parameters()):  # Lightning puts a dummy in place
         raise UnsupportedModelError(
             f"{type(pl_module).__name__} trains without an optimizer",
             f"at least one optimizer, since {type(callback).__name__} acts after its steps",
