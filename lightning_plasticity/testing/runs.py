@@ -163,15 +163,20 @@ def _tensors(value: Any) -> Iterable[Tensor]:
 
 def double(model: nn.Module, inputs: Any) -> tuple[nn.Module, Any]:
     """Return model and inputs in double precision."""
+    return model.double(), _floating(inputs, Tensor.double)
 
-    def cast(value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return value.double() if value.is_floating_point() else value
-        if isinstance(value, dict):
-            return {key: cast(part) for key, part in value.items()}
-        return tuple(cast(part) for part in value) if isinstance(value, tuple) else value
 
-    return model.double(), cast(inputs)
+def scaled(inputs: Any) -> Any:
+    """Return inputs three times as large; whole numbers stay."""
+    return _floating(inputs, lambda tensor: tensor * 3)
+
+
+def _floating(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(inputs, Tensor):
+        return change(inputs) if inputs.is_floating_point() else inputs
+    if isinstance(inputs, dict):
+        return {key: _floating(part, change) for key, part in inputs.items()}
+    return tuple(_floating(part, change) for part in inputs) if isinstance(inputs, tuple) else inputs
 
 
 def activation(model: nn.Module, inputs: Any, group: UnitGroup) -> Tensor:
