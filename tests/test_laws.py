@@ -12,7 +12,13 @@ from torch import nn
 from training_runs import convnet
 
 from lightning_plasticity import testing
-from lightning_plasticity.methods import continual_backprop
+from lightning_plasticity.methods import (
+    continual_backprop,
+    random_replacement,
+    redo,
+    regrama,
+    self_normalized_resets,
+)
 from lightning_plasticity.replacement import Contribution, LowestMature, Method, RedrawIncoming, ZeroOutgoing
 from lightning_plasticity.testing.runs import small_mlp
 
@@ -20,6 +26,10 @@ METHODS = {
     "continual_backprop": continual_backprop(0.1, 3),
     "zeroed_moments": replace(continual_backprop(0.1, 3), optimizer_state="zero"),
     "every_third_step": replace(continual_backprop(0.3, 3), every_n_steps=3),
+    "redo": redo(0.8, 3),
+    "regrama": regrama(0.8, 3),
+    "random_replacement": random_replacement(0.1, 3),
+    "self_normalized_resets": self_normalized_resets(0.3, firing_threshold=1.0),
 }
 OPTIMIZERS = {
     "momentum": lambda p: torch.optim.SGD(p, lr=0.01, momentum=0.9, weight_decay=0.01),
@@ -36,7 +46,7 @@ OPTIMIZERS = {
     "asgd": lambda p: torch.optim.ASGD(p, lr=0.01),
     "adafactor": lambda p: torch.optim.Adafactor(p, lr=0.01),
 }
-SPECIMENS = ("mlp_without_bias", "dropout", "mlp_batch_norm")
+SPECIMENS = ("mlp_without_bias", "dropout", "mlp_batch_norm", "mlp_layer_norm", "prelu")
 STEPS = 14
 
 
@@ -49,8 +59,13 @@ MODELS = {"mlp": small_mlp, "conv": conv, **{name: lambda name=name: zoo.make(na
 
 
 @pytest.mark.parametrize("model", MODELS)
+def test_continual_backprop_obeys_the_laws_on_every_model(model):
+    testing.check_method(METHODS["continual_backprop"], MODELS[model], steps=STEPS)
+
+
+@pytest.mark.parametrize("model", ["mlp", "conv"])
 @pytest.mark.parametrize("method", METHODS)
-def test_every_method_obeys_the_laws_on_every_model(method, model):
+def test_every_method_obeys_the_laws(method, model):
     testing.check_method(METHODS[method], MODELS[model], steps=STEPS)
 
 

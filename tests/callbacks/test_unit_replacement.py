@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import random
+import re
 
 import lightning.pytorch as pl
 import numpy as np
@@ -233,7 +234,7 @@ def test_frozen_and_unoptimized_layers_are_left_alone_and_named(tmp_path, caplog
     with caplog.at_level(logging.INFO, logger="lightning.pytorch.utilities.rank_zero"):
         trainer(tmp_path, callbacks=[ours]).fit(module, loader())
     assert "net.0.0" not in [group.name for group in ours.replacer.groups]
-    assert "skipped net.0.0: 'net.0.0.weight' is frozen" in caplog.text
+    assert re.search(r"skipped net.0.0: .*net.0.0.weight.* is frozen", caplog.text)
     line = next(line for line in caplog.text.splitlines() if line.startswith("net.2 "))
     assert line.split() == ["net.2", "8", "400", "4"]
 
@@ -383,7 +384,7 @@ def test_scalars_of_every_group_are_logged(tmp_path):
     ("module", "message"),
     [
         (lambda: Classifier(nn.Linear(6, 3)), "no replaceable hidden units in Classifier|no group of hidden units"),
-        (lambda: Classifier(nn.Sequential(nn.Flatten(0), mlp())), r"running Classifier to find its units failed: Runt"),
+        (lambda: Classifier(nn.Sequential(nn.Flatten(0), mlp())), r"the model failed on the example in evaluation mode.*RuntimeError"),
         (lambda: Adversaries(), r"Adversaries optimises manually and has no `example_input_array`.*Pass `example_inp"),
     ],
 )
