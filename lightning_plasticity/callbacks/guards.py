@@ -45,9 +45,8 @@ def check_optimizers(callback: pl.Callback, trainer: pl.Trainer, pl_module: pl.L
     Raises:
         UnsupportedModelError: If there is no optimizer.
     """
-    trained = {
-        id(p) for optimizer in trainer.optimizers for options in optimizer.param_groups for p in options["params"]
-    }
+    options = [each for optimizer in trainer.optimizers for each in optimizer.param_groups]
+    trained = {id(parameter) for each in options for parameter in each["params"]}
     if not any(id(parameter) in trained for parameter in pl_module.parameters()):  # Lightning puts a dummy in place
         raise UnsupportedModelError(
             f"{type(pl_module).__name__} trains without an optimizer",

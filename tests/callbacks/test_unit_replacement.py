@@ -388,7 +388,7 @@ def test_scalars_of_every_group_are_logged(tmp_path):
             lambda: Classifier(nn.Sequential(nn.Flatten(0), mlp())),
             r"the model failed on the example in evaluation mode.*RuntimeError",
         ),
-        (lambda: Adversaries(), r"Adversaries optimises manually and has no `example_input_array`.*Pass `example_inp"),
+        (Adversaries, r"Adversaries optimises manually and has no `example_input_array`.*Pass `example_inp"),
     ],
 )
 def test_what_cannot_be_treated_is_refused_before_the_first_step(tmp_path, module, message):
