@@ -32,7 +32,6 @@ GUESTS = {  # packages of others, and the rooms they may be seen in; in brackets
     "torchmetrics": {"metrics", "callbacks", "avalanche"},
     "avalanche": {"avalanche", "(streams)"},
     "matplotlib": {"(plots)", "(metrics)", "(experiments)"},
-    "tensorboard": {"(plots)", "(callbacks)"},
     "torchvision": {"(streams)"},
     "sklearn": {"(streams)"},
     "PIL": {"(streams)"},
