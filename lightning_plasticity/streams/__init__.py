@@ -1,5 +1,7 @@
 """Data that drifts: streams of experiences, and the datamodule that feeds one to a Trainer."""
 
+from lightning_plasticity.streams.augmentation import flip_crop_rotate
+from lightning_plasticity.streams.batches import read_tensors
 from lightning_plasticity.streams.classes import ClassPairs, GrowingClasses
 from lightning_plasticity.streams.constructors import (
     class_incremental,
@@ -9,7 +11,7 @@ from lightning_plasticity.streams.constructors import (
     slowly_changing_regression,
 )
 from lightning_plasticity.streams.datamodule import StreamDataModule
-from lightning_plasticity.streams.images import load_digits_images, load_images
+from lightning_plasticity.streams.images import load_digits_images, load_images, some_of_each_class
 from lightning_plasticity.streams.permuted import PermutedInputs, PermutedLabels
 from lightning_plasticity.streams.regression import SlowlyChangingRegression
 
@@ -22,9 +24,12 @@ __all__ = [
     "StreamDataModule",
     "class_incremental",
     "class_pairs",
+    "flip_crop_rotate",
     "input_permuted",
     "label_permuted",
     "load_digits_images",
     "load_images",
+    "read_tensors",
     "slowly_changing_regression",
+    "some_of_each_class",
 ]

@@ -11,9 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, TensorDataset, default_collate
-
-from lightning_plasticity.streams.experiences import Samples
+from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
 _READ_BATCH = 1024
 
@@ -62,26 +60,32 @@ def count_batches(size: int, batch_size: int, drop_last: bool) -> int:
     return size // batch_size if drop_last else -(-size // batch_size)
 
 
-def read_tensors(samples: Samples, num_workers: int = 0) -> tuple[Tensor, ...]:
-    """Read a whole experience into tensors.
+def read_tensors(dataset: Dataset[Any], *, fields: int | None = None, num_workers: int = 0) -> tuple[Tensor, ...]:
+    """Read a whole dataset into tensors.
 
     A :class:`~torch.utils.data.TensorDataset` hands over its tensors without a copy; any other dataset is read sample
     by sample, with its transforms applied once.
 
     Args:
-        samples: The experience; each sample is a tuple of tensors or numbers.
+        dataset: The dataset; each sample is a tuple of tensors or numbers.
+        fields: How many leading entries of each sample are read; None reads all.
         num_workers: Processes that read.
 
     Returns:
         One tensor per entry of a sample, each ``[N, ...]``.
+
+    Example:
+        >>> x, y = read_tensors([(torch.zeros(2), 0), (torch.ones(2), 5)])
+        >>> x.shape, y
+        (torch.Size([2, 2]), tensor([0, 5]))
     """
-    if isinstance(samples.dataset, TensorDataset):
-        return samples.dataset.tensors[: samples.fields]
+    if isinstance(dataset, TensorDataset):
+        return dataset.tensors[:fields]
     loader = DataLoader(
-        samples.dataset,
+        dataset,
         batch_size=_READ_BATCH,
         num_workers=num_workers,
-        collate_fn=LeadingFields(samples.fields),
+        collate_fn=LeadingFields(fields),
         generator=torch.Generator(),  # or the loader would draw from the global one
     )
     return tuple(torch.cat(parts) for parts in zip(*loader, strict=True))

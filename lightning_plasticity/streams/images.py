@@ -63,14 +63,17 @@ def load_images(name: str, root: str | Path, *, split: _Split = "train", downloa
     )
 
 
-def load_digits_images(*, split: _Split = "train") -> TensorDataset:
+def load_digits_images(*, split: _Split = "train", enlarge: int = 1, channels: int = 1) -> TensorDataset:
     """Return scikit-learn's handwritten digits, which come with the package: real images without a download.
 
     Args:
         split: ``"train"`` or ``"test"``; every fifth image is a test image.
+        enlarge: Every pixel becomes a square of this side.
+        channels: Equal channels, for networks that expect colours.
 
     Returns:
-        Images ``[N, 1, 8, 8]`` of type uint8 and labels ``[N]`` of type int64; 1438 and 359 of them.
+        Images ``[N, channels, 8 enlarge, 8 enlarge]`` of type uint8 and labels ``[N]`` of type int64; 1438 to train
+        and 359 to test.
 
     Example:
         >>> [tuple(load_digits_images(split=split).tensors[0].shape) for split in ("train", "test")]
@@ -81,7 +84,29 @@ def load_digits_images(*, split: _Split = "train") -> TensorDataset:
     digits = load_digits()
     images = (torch.from_numpy(digits.images) * (255 / 16)).round().to(torch.uint8)[:, None]
     chosen = (torch.arange(len(images)) % 5 == 4) == (split == "test")
-    return TensorDataset(images[chosen], torch.from_numpy(digits.target).long()[chosen])
+    images = images[chosen].repeat_interleave(enlarge, 2).repeat_interleave(enlarge, 3).expand(-1, channels, -1, -1)
+    return TensorDataset(images.contiguous(), torch.from_numpy(digits.target).long()[chosen])
+
+
+def some_of_each_class(images: TensorDataset, start: int, end: int) -> TensorDataset:
+    """Return a part of every class, counted in the order of the dataset: for validation images, or for a smaller set.
+
+    Args:
+        images: Inputs and labels.
+        start: The first sample of each class that is taken.
+        end: The first that is not.
+
+    Returns:
+        Inputs and labels, in the order of the dataset.
+
+    Example:
+        >>> letters = TensorDataset(torch.arange(5), torch.tensor([0, 1, 0, 0, 1]))
+        >>> some_of_each_class(letters, 1, 3).tensors
+        (tensor([2, 3, 4]), tensor([0, 0, 1]))
+    """
+    labels = images.tensors[1]
+    chosen = torch.cat([torch.nonzero(labels == label).flatten()[start:end] for label in torch.unique(labels)])
+    return TensorDataset(*(tensor[chosen.sort().values] for tensor in images.tensors))
 
 
 def _as_dataset(images: Any, labels: Any) -> TensorDataset:

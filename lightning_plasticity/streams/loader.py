@@ -115,7 +115,7 @@ class ExperienceLoader:
     def _tensors(self, place: int, samples: Samples, device: torch.device) -> tuple[Tensor, ...]:
         if self._preloaded is None or self._preloaded[0] != place:
             self._preloaded = None  # two experiences need not fit into memory
-            tensors = read_tensors(samples, self._batching.num_workers)
+            tensors = read_tensors(samples.dataset, fields=samples.fields, num_workers=self._batching.num_workers)
             self._preloaded = place, tuple(tensor.to(device) for tensor in tensors)
         return self._preloaded[1]
 

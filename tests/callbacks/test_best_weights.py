@@ -7,8 +7,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_plasticity.callbacks.best_weights import BestWeights
 from lightning_plasticity.errors import InvalidArgumentError
 
-pytestmark = pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")
-
 
 class AtEnd(pl.Callback):
     """Writes down the tensors at the end of every epoch; listed before the callback under test."""

@@ -7,8 +7,6 @@ from lightning_plasticity.callbacks.experience import experience_begins, experie
 from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.streams import StreamDataModule
 
-pytestmark = pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")
-
 
 class Diary(pl.Callback):
     def __init__(self, folder):

@@ -8,7 +8,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_plasticity.callbacks.layer_reset import FromScratch, LayerReset
 from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError
 
-pytestmark = pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")
 HEAD = ("3.weight", "3.bias")
 
 

@@ -7,8 +7,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_plasticity.callbacks.optimizer_reset import OptimizerReset
 from lightning_plasticity.errors import InvalidArgumentError
 
-pytestmark = pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")
-
 
 class Steps(pl.Callback):
     """Writes down Adam's step count at the end of every epoch."""

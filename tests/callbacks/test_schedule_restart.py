@@ -15,8 +15,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from lightning_plasticity.callbacks.schedule_restart import ScheduleRestart
 from lightning_plasticity.errors import InvalidArgumentError
 
-pytestmark = pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")
-
 
 def warm_up(optimizer):
     schedulers = [LinearLR(optimizer, 0.5, total_iters=1), StepLR(optimizer, 1, 0.1)]

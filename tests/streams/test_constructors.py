@@ -16,11 +16,6 @@ from lightning_plasticity.streams import (
     slowly_changing_regression,
 )
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:JAXopt is no longer maintained:DeprecationWarning"),
-]
-
 
 @pytest.fixture
 def images():

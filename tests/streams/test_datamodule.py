@@ -6,8 +6,6 @@ from torch.utils.data import Dataset
 from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError
 from lightning_plasticity.streams import StreamDataModule
 
-pytestmark = pytest.mark.filterwarnings("ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning")
-
 
 def samples_per_epoch(seen, batches):
     return [

@@ -115,3 +115,9 @@ def test_digits_are_split_without_overlap():
     assert len(train[0]) + len(test[0]) == 1797
     assert train[0].max() == 255
     assert set(train[1].tolist()) == set(test[1].tolist()) == set(range(10))
+
+
+def test_digits_can_be_enlarged_and_given_channels():
+    small, large = (load_digits_images(**size).tensors[0] for size in ({}, {"enlarge": 4, "channels": 3}))
+    assert large.shape == (1438, 3, 32, 32)
+    assert torch.equal(large[:, 2, 3::4, ::4], small[:, 0])
