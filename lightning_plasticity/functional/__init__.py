@@ -21,6 +21,7 @@ from lightning_plasticity.functional.dormancy import (
     saturated_unit_ratio,
     unit_scores,
 )
+from lightning_plasticity.functional.plasticity import sample_plasticity
 from lightning_plasticity.functional.rank import (
     approximate_rank,
     effective_rank,
@@ -67,6 +68,7 @@ __all__ = [
     "participation_ratio",
     "rank_me",
     "relative_accuracy",
+    "sample_plasticity",
     "saturated_unit_ratio",
     "spectral_norm",
     "stable_rank",

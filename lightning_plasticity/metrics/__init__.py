@@ -17,6 +17,7 @@ from lightning_plasticity.metrics.continual import (
 )
 from lightning_plasticity.metrics.dormancy import DeadUnitRatio, DormantUnitRatio, GradientDormantRatio
 from lightning_plasticity.metrics.online import AreaUnderCurve, OnlineAccuracy
+from lightning_plasticity.metrics.plasticity import SamplePlasticity
 from lightning_plasticity.metrics.rank import (
     ApproximateRank,
     EffectiveRank,
@@ -63,6 +64,7 @@ __all__ = [
     "ParticipationRatio",
     "RankMe",
     "RelativeAccuracy",
+    "SamplePlasticity",
     "SaturatedUnitRatio",
     "SpectralNorm",
     "StableRank",

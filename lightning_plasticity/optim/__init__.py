@@ -2,6 +2,7 @@
 
 from lightning_plasticity.optim.gate import UtilityGate
 from lightning_plasticity.optim.hesscale import HesScale
+from lightning_plasticity.optim.regularization import Decay, ShrinkPerturb
 from lightning_plasticity.optim.upgd import UPGD, AdaUPGD
 
-__all__ = ["UPGD", "AdaUPGD", "HesScale", "UtilityGate"]
+__all__ = ["UPGD", "AdaUPGD", "Decay", "HesScale", "ShrinkPerturb", "UtilityGate"]

@@ -20,7 +20,8 @@ def available_metrics() -> dict[str, type[PlasticityMetric]]:
         Classes by name: ``"effective_rank"`` for :class:`~lightning_plasticity.metrics.EffectiveRank`, and so on.
     """
     classes = [vars(library)[name] for name in library.__all__]
-    return {_snake_case(c.__name__): c for c in classes if c.reads is not Reads.PREDICTIONS}
+    known = [each for each in classes if issubclass(each, PlasticityMetric) and each.reads is not Reads.PREDICTIONS]
+    return {_snake_case(each.__name__): each for each in known}
 
 
 def named_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric]) -> dict[str, Metric]:
