@@ -26,7 +26,6 @@ from functools import partial
 
 import lightning.pytorch as pl
 import torch
-from lightning_plasticity.callbacks.regularization import ShrinkAndPerturb
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -35,6 +34,7 @@ from lightning_plasticity.callbacks import ContinualBackprop
 from lightning_plasticity.callbacks.best_weights import BestWeights
 from lightning_plasticity.callbacks.experience import experience_begins
 from lightning_plasticity.callbacks.layer_reset import FromScratch, LayerReset
+from lightning_plasticity.callbacks.regularization import ShrinkAndPerturb
 from lightning_plasticity.callbacks.schedule_restart import ScheduleRestart
 from lightning_plasticity.streams.randomness import derived_generator
 

@@ -1,4 +1,4 @@
-import subprocess  # noqa: S404
+import subprocess
 import sys
 
 import pytest
@@ -51,7 +51,7 @@ def test_the_command_is_told_without_the_folder_of_the_machine(monkeypatch):
 def test_the_commit_is_told_with_a_mark_for_changed_files(tmp_path, monkeypatch):
     def git(*arguments):
         settings = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
-        subprocess.run(["git", *settings, *arguments], cwd=tmp_path, check=True, capture_output=True)  # noqa: S603, S607
+        subprocess.run(["git", *settings, *arguments], cwd=tmp_path, check=True, capture_output=True)  # noqa: S607
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
