@@ -143,6 +143,8 @@ class Execution:
             owner = self.tape.name(weight, self.sources)
             born = self.sources.row_labels(owner, weight, rows, frozenset(contracted))
             self.derived.append(DerivedUse(weight, "in", born, self.clock, self.frames.path))
+            for leaf in self.tape.leaves(weight, self.sources):
+                leaf.fault = "is not a weight itself: the weight that is used is computed from it"
             return self.labels.alive(born)
         along = orientation(source, weight, contracted)
         born = self.sources.row_labels(source, weight, rows, along)
@@ -164,6 +166,7 @@ class Execution:
         source = self.sources.find(weight)
         if source is None:
             self.derived.append(DerivedUse(weight, "out", columns, self.clock, self.frames.path))
+            self.spoil(columns, "it is read by a weight that is computed from parameters")
         else:
             along = orientation(source, weight, contracted)
             source.orientations.add(along)
