@@ -166,16 +166,21 @@ def _work(name: str, options: argparse.Namespace, rows: Any) -> None:
         rows.put({"model": name, "note": f"{type(error).__name__}: {error}", "problems": [traceback.format_exc()]})
 
 
+def known_rows(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows that were written before."""
+    path = folder / "unit_discovery.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def write(rows: Iterable[dict[str, Any]], folder: Path, command: str) -> None:
     """Write the rows, merged with those already there, as a CSV and as a table."""
-    path = folder / "unit_discovery.csv"
-    merged: dict[str, dict[str, Any]] = {}
-    if path.exists():
-        with path.open(newline="") as file:
-            merged = {row["model"]: row for row in csv.DictReader(file)}
+    merged = {row["model"]: row for row in known_rows(folder)}
     merged |= {row["model"]: {column: row.get(column, "") for column in COLUMNS} for row in rows}
     table = [merged[name] for name in models() if name in merged]
-    with path.open("w", newline="") as file:
+    with (folder / "unit_discovery.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(table)
@@ -208,6 +213,7 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object per model")
     parser.add_argument("--write", type=Path, help="folder of the table and the CSV, into which the rows are merged")
     parser.add_argument("--no-proof", action="store_true")
+    parser.add_argument("--skip-known", action="store_true", help="leave out models that already have a row in --write")
     parser.add_argument("--samples", type=int, default=1, help="units per group that are also proven one by one")
     parser.add_argument("--slots", type=int, default=4, help="outgoing slots per group whose need is proven; 0: all")
     parser.add_argument("--double", type=float, default=2e8, help="most parameters for a proof in double precision")
@@ -217,6 +223,9 @@ def main() -> None:
     if options.list:
         print("\n".join(names))
         return
+    if options.skip_known and options.write is not None:
+        known = {row["model"] for row in known_rows(options.write) if row["proven"]}
+        names = [name for name in names if name not in known]
     if not options.json:
         print("  ".join(COLUMNS))
     for name in names:

@@ -30,7 +30,7 @@ def lora():
     return nn.Sequential(LoRALinear(4, 8, 3), nn.ReLU(), LoRALinear(8, 2, 2)), torch.randn(16, 4)
 
 
-@specimen({"0": "3: 0.a > 0.b", "2": "2: 2.a > 2.b"}, refused={"0.base": "frozen", "2.base": "frozen"})
+@specimen({"0.a": "3: 0.a > 0.b", "2.a": "2: 2.a > 2.b"}, refused={"0.base": "frozen", "2.base": "frozen"})
 def lora_on_frozen_layers():
     model = nn.Sequential(LoRALinear(4, 8, 3), nn.ReLU(), LoRALinear(8, 2, 2))
     model[0].base.requires_grad_(False)
@@ -38,7 +38,11 @@ def lora_on_frozen_layers():
     return model, torch.randn(16, 4)
 
 
-@specimen({"0": "8: 0.* > 2.a"}, may=("2",))
+@specimen(
+    {"0": "8: 0.* > 2.a"},
+    may=("2",),
+    known_gap="weights that are computed from parameters are not followed back to them",
+)
 def lora_merged():
     class Merged(LoRALinear):
         def forward(self, x: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ class Specimen:
         may: Names of groups that are right too, but that we do not insist on.
         refused: Layers that must be reported as skipped, with a word of the reason.
         slow: Whether the model takes seconds rather than milliseconds.
+        known_gap: Why some of the groups are not found yet; empty if all are.
     """
 
     make: Factory
@@ -30,18 +31,24 @@ class Specimen:
     may: tuple[str, ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
     slow: bool = False
+    known_gap: str = ""
 
 
 SPECIMENS: dict[str, Specimen] = {}
 
 
 def specimen(
-    groups: dict[str, str], *, may: tuple[str, ...] = (), refused: dict[str, str] | None = None, slow: bool = False
+    groups: dict[str, str],
+    *,
+    may: tuple[str, ...] = (),
+    refused: dict[str, str] | None = None,
+    slow: bool = False,
+    known_gap: str = "",
 ) -> Callable[[Factory], Factory]:
     """Register a factory under its name."""
 
     def register(make: Factory) -> Factory:
-        SPECIMENS[make.__name__] = Specimen(make, groups, may, tuple((refused or {}).items()), slow)
+        SPECIMENS[make.__name__] = Specimen(make, groups, may, tuple((refused or {}).items()), slow, known_gap)
         return make
 
     return register

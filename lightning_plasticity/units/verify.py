@@ -34,7 +34,7 @@ from lightning_plasticity.units.sandbox import ExampleInputs, Sandbox, sandbox
 from lightning_plasticity.units.unit_map import UnitMap
 
 _JOINT_FRACTION = 0.04
-_NEIGHBOURS = 6
+_TRIED = 6
 
 
 @dataclass
@@ -217,7 +217,7 @@ def _prove(
             _note(proofs, "exclusive", False, {group.name: problem})
         for unit in box.choose(group.size, samples):
             _prove_exclusive(box, [(group, unit[None])], proofs)
-    _note(proofs, "tapped", False, laws.jointly(laws.tapped, box, together))
+    _prove_tapped(box, together, proofs)
     _prove_interchangeable(box, together, proofs)
     for group in groups:
         if group.tap is None:
@@ -236,6 +236,16 @@ def _note(proofs: dict[str, UnitProof], law: str, verdict: bool | None, problems
         proofs[name].problems.append(problem)
 
 
+def _prove_tapped(box: Sandbox, chosen: laws.Chosen, proofs: dict[str, UnitProof]) -> None:
+    """Check the tap; a problem counts if it is seen with all units tried, since one of them may be dead."""
+    problems = laws.tapped(box, chosen)
+    for group, _ in chosen:
+        alone = problems.get(group.name, "")
+        for unit in box.choose(group.size, _TRIED) if alone else ():
+            alone = alone and laws.tapped(box, [(group, unit[None])]).get(group.name, "")
+        _note(proofs, "tapped", False, {group.name: alone} if alone else {})
+
+
 def _prove_exclusive(box: Sandbox, chosen: laws.Chosen, proofs: dict[str, UnitProof]) -> None:
     if not laws.exclusive(box, chosen):
         return
@@ -251,7 +261,7 @@ def _prove_interchangeable(box: Sandbox, chosen: laws.Chosen, proofs: dict[str, 
     several = [(group, units) for group, units in chosen if group.size > 1]
     problems = laws.jointly(laws.interchangeable, box, several)
     for group, _ in chosen:
-        tried = box.choose(group.size, _NEIGHBOURS) if group.name in problems else ()
+        tried = box.choose(group.size, _TRIED) if group.name in problems else ()
         shown = any(not laws.interchangeable(box, [(group, unit[None])]) for unit in tried)
         proofs[group.name].interchangeable = (group.name not in problems or shown) if group.size > 1 else None
         if proofs[group.name].interchangeable is False:
@@ -265,7 +275,8 @@ def _prove_needed(box: Sandbox, group: UnitGroup, modes: Sequence[bool], proof: 
     loud: dict[str, str] = {group.name: ""}
     for training in modes:
         box.training = training
-        loud = loud and laws.sensitive(box, [(group, box.choose(group.size, 2))])
+        for _ in range(_TRIED):  # a unit may be dead
+            loud = loud and laws.sensitive(box, [(group, box.choose(group.size, 2))])
         wanted = [slot for slot in wanted if not laws.minimal(box, group, slot)]
     box.training = False
     _note({group.name: proof}, "sensitive", False, loud)
