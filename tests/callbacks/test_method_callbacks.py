@@ -64,7 +64,7 @@ def test_a_named_callback_is_the_generic_one_with_a_constructor_and_nothing_else
 @pytest.mark.parametrize("utility", NAMES)
 def test_every_named_utility_trains_and_replaces(utility, tmp_path):
     callback = ContinualBackprop(0.2, 2, 0.9, utility=utility)
-    trainer(tmp_path, callbacks=[callback], max_steps=6).fit(Classifier(), loader(), loader())
+    trainer(tmp_path, callbacks=[callback], max_steps=6).fit(Classifier(), loader())
     assert sum(ages.replaced for ages in callback.replacer.ages) > 0
 
 
@@ -126,7 +126,7 @@ def test_an_unknown_argument_is_refused_and_not_ignored():
 )
 def test_every_method_trains_in_a_trainer(callback, tmp_path):
     model = Classifier()
-    trainer(tmp_path, callbacks=[callback], max_steps=6).fit(model, loader(), loader())
+    trainer(tmp_path, callbacks=[callback], max_steps=6).fit(model, loader())
     assert all(ages.step == 6 for ages in callback.replacer.ages)
     assert all(parameter.isfinite().all() for parameter in model.parameters())
 

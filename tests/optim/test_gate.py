@@ -406,9 +406,10 @@ def test_a_state_per_unit_does_not_fit_a_gate_per_weight_nor_other_units():
 
 def test_frozen_readers_are_refused_by_name():
     model = mlp()
+    units = discover_units(model, data()[0])
     model[4].weight.requires_grad_(False)
     with pytest.raises(UnsupportedModelError, match=r"units of \['2'\] are read by frozen weights only.*`exclude`"):
-        UtilityGate(torch.optim.SGD(model.parameters(), lr=0.1), units=discover_units(model, data()[0]))
+        UtilityGate(torch.optim.SGD(model.parameters(), lr=0.1), units=units)
 
 
 def test_lbfgs_is_refused():
