@@ -18,7 +18,7 @@ _REMEDIES = {
     "has no rule": "Replace the operation by others, or leave the layer alone",
 }
 _UNUSED = "its weight met no activation on the example"
-_STREAM = "a residual stream: layers that read its units also write them"
+_STREAM = "its units are a residual stream: other layers add to them as well"
 
 
 def left_out(verdict: Verdict, groups: Sequence[UnitGroup], streams: Sequence[UnitGroup]) -> tuple[Skipped, ...]:
@@ -34,12 +34,12 @@ def left_out(verdict: Verdict, groups: Sequence[UnitGroup], streams: Sequence[Un
     """
     run = verdict.run
     offered = {slot.path for group in groups for slot in group.slots}
-    stream = {slot.path for group in streams for slot in group.slots}
+    stream = {slot.path for group in streams for slot in group.incoming}  # those who only read one are no part of it
     rows: dict[str, list[Skipped]] = {}
     for source in run.sources.all:
         reasons: list[tuple[str, str]] = []
         if source.path in stream:
-            reasons = [(_STREAM, "Pass residual='group' to have them as units")] if source.orientations else []
+            reasons = [(_STREAM, "discover_units(..., residual='group') lists them")] if source.orientations else []
         elif any(use.role == "in" and use.source is source for use in run.uses.values()):
             reasons = _of_rows(verdict, source)
         elif source.is_parameter and source.path not in offered and source.tensor.ndim > 1:

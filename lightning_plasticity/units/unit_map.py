@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -28,7 +28,7 @@ class Skipped:
     remedy: str = ""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class UnitMap:
     """The unit groups of a model, from input to output, and the layers that have none.
 
@@ -62,19 +62,21 @@ class UnitMap:
         total = sum(parameters.values())
         return sum(n for key, n in owned.items() if key in parameters) / total if total else 0.0
 
-    def select(self, include: Sequence[str] | None = None, exclude: Sequence[str] | None = None) -> UnitMap:
+    def select(self, include: Sequence[str] | str | None = None, exclude: Sequence[str] | str | None = None) -> UnitMap:
         """Return the map restricted to groups whose name matches.
 
         Args:
             include: Patterns with ``*`` and ``?`` as in file names, such as ``"encoder.*"``; None includes all.
-            exclude: Patterns of groups to leave out; they win over ``include``.
+            exclude: Patterns of groups to leave out; they win over ``include``. A single pattern need not be in a list.
 
         Returns:
             A map with the chosen groups; the others are listed in ``skipped``.
 
         Raises:
-            InvalidArgumentError: If a pattern matches no group.
+            InvalidArgumentError: If a pattern matches no group, or nothing is left.
         """
+        include = (include,) if isinstance(include, str) else include
+        exclude = (exclude,) if isinstance(exclude, str) else exclude
         for pattern in (*(include or ()), *(exclude or ())):
             if not any(fnmatchcase(group.name, pattern) for group in self.groups):
                 raise InvalidArgumentError(
@@ -91,6 +93,12 @@ class UnitMap:
             for group in self.groups
             if (include is None or matches(group.name, include)) and not matches(group.name, exclude or ())
         ]
+        if self.groups and not chosen:
+            raise InvalidArgumentError(
+                f"include={include!r} and exclude={exclude!r}, which leave no unit group",
+                f"patterns that leave some of {[group.name for group in self.groups]}",
+                "Correct the patterns in `include` or `exclude`",
+            )
         left_out = [Skipped(g.name, "left out by include / exclude") for g in self.groups if g not in chosen]
         return UnitMap(self.model, tuple(chosen), self.skipped + tuple(left_out))
 
@@ -106,8 +114,25 @@ class UnitMap:
             rows.append((g.name, str(g.size), _layers(g.incoming), _layers(g.outgoing), marks))
         widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        lines += [f"skipped {s.layer}: {s.reason}" + (f" ({s.remedy})" if s.remedy else "") for s in self.skipped]
-        return "\n".join(lines)
+        return "\n".join([*lines, *skipped_lines(self.skipped)])
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        units = sum(group.size for group in self.groups)
+        return f"{type(self).__name__}({len(self)} groups, {units} units, {len(self.skipped)} skipped)"
+
+
+def skipped_lines(skipped: Iterable[Skipped]) -> list[str]:
+    """Return one line for people per reason, with the layers that are left alone for it."""
+    layers: dict[tuple[str, str], list[str]] = {}
+    for each in skipped:
+        layers.setdefault((each.reason, each.remedy), []).append(each.layer)
+    return [
+        f"skipped {', '.join(names)}: {reason}" + (f" ({remedy})" if remedy else "")
+        for (reason, remedy), names in layers.items()
+    ]
 
 
 def _layers(slots: Sequence[object]) -> str:
