@@ -8,7 +8,7 @@ from lightning_plasticity import functional, metrics
 FEATURE_METRICS = {
     "effective_rank": (metrics.EffectiveRank, functional.effective_rank, {}),
     "effective_rank_centered": (metrics.EffectiveRank, functional.effective_rank, {"centered": True}),
-    "rankme": (metrics.RankMe, functional.rankme, {}),
+    "rank_me": (metrics.RankMe, functional.rank_me, {}),
     "stable_rank": (metrics.StableRank, functional.stable_rank, {}),
     "participation_ratio": (metrics.ParticipationRatio, functional.participation_ratio, {"centered": True}),
     "approximate_rank": (metrics.ApproximateRank, functional.approximate_rank, {}),

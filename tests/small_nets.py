@@ -31,7 +31,16 @@ def apply(edit, group, units, *, score=None, state=None, held=None, seed=0):
     score = torch.zeros(group.size, dtype=torch.float64) if score is None else score
     held = edit.prepare(group) if held is None else held
     with torch.no_grad():
-        edit(Replacement(group, torch.tensor(units), score, state or {}, held, torch.Generator().manual_seed(seed)))
+        edit(
+            Replacement(
+                group,
+                torch.tensor(units, dtype=torch.int64),
+                score,
+                state or {},
+                held,
+                torch.Generator().manual_seed(seed),
+            )
+        )
 
 
 def train(model, optimizer, batches, target=None):

@@ -95,9 +95,6 @@ class Classifier(pl.LightningModule):
         self.log("loss", loss)
         return loss
 
-    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        self(batch[0])
-
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return getattr(torch.optim, self.optimizer)(self.parameters(), lr=self.lr)
 

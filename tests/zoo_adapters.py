@@ -30,7 +30,7 @@ def lora():
     return nn.Sequential(LoRALinear(4, 8, 3), nn.ReLU(), LoRALinear(8, 2, 2)), torch.randn(16, 4)
 
 
-@specimen({"0.a": "3: 0.a > 0.b", "2.a": "2: 2.a > 2.b"})
+@specimen({"0": "3: 0.a > 0.b", "2": "2: 2.a > 2.b"}, refused={"0.base": "frozen", "2.base": "frozen"})
 def lora_on_frozen_layers():
     model = nn.Sequential(LoRALinear(4, 8, 3), nn.ReLU(), LoRALinear(8, 2, 2))
     model[0].base.requires_grad_(False)
@@ -38,7 +38,7 @@ def lora_on_frozen_layers():
     return model, torch.randn(16, 4)
 
 
-@specimen({"0": "8: 0.* > 2.a"}, may=("2.a",))
+@specimen({"0": "8: 0.* > 2.a"}, may=("2",))
 def lora_merged():
     class Merged(LoRALinear):
         def forward(self, x: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ def leaves_torch():
     return Model(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 6), nn.Linear(6, 2)), torch.randn(16, 4)
 
 
-@specimen({"0": "8: 0.* > 2.weight"}, refused={"2": "sort"})
+@specimen({"0": "8: 0.* > 2.weight"}, refused={"2": "several units"})
 def sorted_features():
     class Model(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:

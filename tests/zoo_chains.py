@@ -61,7 +61,7 @@ def mlp_rms_norm():
     return nn.Sequential(nn.Linear(4, 8), nn.RMSNorm(8), nn.ReLU(), nn.Linear(8, 2)), torch.randn(16, 4)
 
 
-@specimen({"0": "8: 0.* > 3.weight"}, refused={"1": "softmax"})
+@specimen({"0": "8: 0.* > 3.weight"}, refused={"1": "several units"})
 def gate_from_a_softmax():
     class Model(nn.Sequential):
         def forward(self, x: Tensor) -> Tensor:
@@ -162,7 +162,7 @@ def weight_norm():
     return nn.Sequential(first, nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), last), torch.randn(16, 4)
 
 
-@specimen({}, may=("2",), refused={"0": ""})
+@specimen({}, may=("2",), refused={"0.parametrizations.weight": ""})
 def spectral_norm():
     first, last = parametrizations.spectral_norm(nn.Linear(4, 8)), parametrizations.spectral_norm(nn.Linear(6, 2))
     return nn.Sequential(first, nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), last), torch.randn(16, 4)

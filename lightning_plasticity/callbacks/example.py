@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, Literal
 
 import lightning.pytorch as pl
+import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signature
 
@@ -53,24 +54,14 @@ def find_units(
     """
     precision = trainer.strategy.precision_plugin
     example = example_input if example_input is not None else pl_module.example_input_array
-    with precision.forward_context(), trial_run(pl_module):
+    full = torch.autocast(pl_module.device.type, enabled=False)  # its casts would hide which weight meets which input
+    with precision.forward_context(), full, trial_run(pl_module):
         if example is not None:
             inputs = precision.convert_input(move_data_to_device(example, pl_module.device))
         else:
             check_example(pl_module, example_input)
             inputs = partial(_training_step, pl_module, batch)
-        try:
-            units = discover_units(pl_module, inputs, residual=residual)
-        except UnsupportedModelError:
-            raise
-        except Exception as error:
-            raise UnsupportedModelError(
-                f"running {type(pl_module).__name__} to find its units failed: {type(error).__name__}: {error}",
-                "a `forward` that accepts the example"
-                if example is not None
-                else "a `training_step` that can be tried",
-                "Pass `example_input=`: a tensor, a tuple of positional or a dict of keyword arguments of `forward`",
-            ) from error
+        units = discover_units(pl_module, inputs, residual=residual)
     if not len(units):
         raise UnsupportedModelError(
             f"no replaceable hidden units in {type(pl_module).__name__}\n{units.summary()}\n",

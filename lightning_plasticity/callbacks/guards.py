@@ -45,7 +45,9 @@ def check_optimizers(callback: pl.Callback, trainer: pl.Trainer, pl_module: pl.L
     Raises:
         UnsupportedModelError: If there is no optimizer.
     """
-    if not trainer.optimizers:
+    options = [each for optimizer in trainer.optimizers for each in optimizer.param_groups]
+    trained = {id(parameter) for each in options for parameter in each["params"]}
+    if not any(id(parameter) in trained for parameter in pl_module.parameters()):  # Lightning puts a dummy in place
         raise UnsupportedModelError(
             f"{type(pl_module).__name__} trains without an optimizer",
             f"at least one optimizer, since {type(callback).__name__} acts after its steps",

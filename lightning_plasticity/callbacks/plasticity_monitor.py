@@ -2,180 +2,296 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import lightning.pytorch as pl
-import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
-from torch.utils.hooks import RemovableHandle
 from torchmetrics import Metric
 from typing_extensions import override
 
 from lightning_plasticity.callbacks.example import find_units, has_example
-from lightning_plasticity.errors import InvalidArgumentError
-from lightning_plasticity.metrics import DormantUnitRatio, EffectiveRank, WeightMagnitude
-from lightning_plasticity.metrics.weights import WeightMagnitude as WeightMetric
+from lightning_plasticity.callbacks.experience import experience_ends, stream_of
+from lightning_plasticity.callbacks.monitoring.arguments import (
+    check_metrics,
+    check_numbers,
+    check_periods,
+    named_metrics,
+)
+from lightning_plasticity.callbacks.monitoring.layers import watched_groups, watched_modules, weights_of
+from lightning_plasticity.callbacks.monitoring.meters import Values, WeightMeters, reads
+from lightning_plasticity.callbacks.monitoring.probe import Probe, run_probe
+from lightning_plasticity.callbacks.monitoring.taps import Taps
+from lightning_plasticity.callbacks.monitoring.writing import (
+    aggregates,
+    has_histograms,
+    utilities,
+    write_histograms,
+    write_layout,
+    write_scalars,
+)
+from lightning_plasticity.errors import UnsupportedModelError
+from lightning_plasticity.metrics.base import Reads
 from lightning_plasticity.units import UnitGroup, UnitMap
 
-METRICS: Mapping[str, Callable[[], Metric]] = {
-    "effective_rank": EffectiveRank,
-    "dormant_unit_ratio": DormantUnitRatio,
-    "weight_magnitude": WeightMagnitude,
-}
+Aggregate = Literal["mean", "min", "max"]
+
+DEFAULT_METRICS = ("effective_rank", "dormant_unit_ratio", "dead_unit_ratio", "weight_magnitude")
 
 
 class PlasticityMonitor(pl.Callback):
-    """Log ``plasticity/<metric>/<layer>`` for every layer of units, to all loggers of the Trainer.
+    """Log ``plasticity/<metric>/<layer>`` for every layer, and aggregates over layers, to all loggers of the Trainer.
 
-    After every ``every_n_steps`` optimizer steps the activations of the next training batches, and the weights behind
-    them, are measured. Nothing of the training is changed: weights are bit-identical with and without the monitor.
+    Layers are the unit groups of the model, each read where its units are consumed, or modules chosen by name. Nothing
+    of the training is changed: weights are bit-identical with and without the monitor, and no hook is left behind.
+
+    A measurement begins before the training batch at which the number of optimizer steps is a multiple of
+    ``every_n_steps``, the first one before the first step. Its features are those of the next ``batches`` training
+    batches, as the network computes them in training mode, or of ``probe``, in evaluation mode. It is logged at its
+    end, at the step at which Lightning logs that batch. TensorBoard also gets a page of custom scalars with one chart
+    per metric, and histograms.
 
     Args:
-        every_n_steps: Optimizer steps between measurements; the first is made before the first step.
-        metrics: Names of measures, see ``lightning_plasticity.callbacks.plasticity_monitor.METRICS``.
-        batches: Training batches per measurement. A rank cannot exceed the number of samples it is measured on.
-        include: Patterns of layers to watch, as in file names, such as ``"encoder.*"``; default: all.
-        exclude: Patterns of layers to leave out.
+        every_n_steps: Optimizer steps between measurements; None for none between the ends below.
+        metrics: Names (``"effective_rank"`` for ``EffectiveRank``, and so on for every metric of layers), or
+            metrics, also of others if they are updated with features, perhaps in a mapping from names.
+        epoch_ends: Also measure at the end of every epoch.
+        experience_ends: Also measure at the end of every experience of a
+            :class:`~lightning_plasticity.streams.StreamDataModule`, whose number is then logged as
+            ``plasticity/experience``.
+        batches: Training batches per measurement. No rank can exceed the number of samples it is measured on.
+        probe: Fixed samples to measure on instead: a tensor or an iterable of batches, such as a ``DataLoader``.
+        layers: Patterns of modules whose outputs are measured instead of the units found, such as ``"encoder.*"``.
+        include: Patterns of unit groups to watch; default: all.
+        exclude: Patterns of unit groups to leave out.
+        aggregate: What is also logged over all layers, as ``plasticity/<metric>/<aggregate>``.
+        progress_bar: Names of metrics whose mean over the layers is shown in the progress bar.
+        histogram_every_n_steps: Optimizer steps between histograms in TensorBoard, of the units' scores (mean magnitude
+            relative to the layer) and utilities (if a callback replaces units); a multiple of ``every_n_steps``. None
+            for no histograms.
+        max_samples: Samples per batch handed to metrics of rank; of a larger batch, or of larger maps, evenly spread
+            ones are taken.
         example_input: Input for the forward pass that finds the units; default ``pl_module.example_input_array``,
             else the first training batch.
 
     Raises:
-        InvalidArgumentError: If a metric is unknown, or a number is not positive.
+        InvalidArgumentError: If a metric is unknown, a number is not positive, or arguments contradict each other.
 
     Example:
-        >>> monitor = PlasticityMonitor(every_n_steps=100)
+        >>> monitor = PlasticityMonitor(every_n_steps=100, metrics=["effective_rank", "stable_rank"])
         >>> trainer = pl.Trainer(callbacks=[monitor], logger=False, enable_checkpointing=False)
     """
 
     def __init__(
         self,
-        every_n_steps: int = 100,
-        metrics: Sequence[str] = ("effective_rank", "dormant_unit_ratio", "weight_magnitude"),
+        every_n_steps: int | None = 100,
+        metrics: Sequence[str | Metric] | Mapping[str, Metric] = DEFAULT_METRICS,
         *,
+        epoch_ends: bool = False,
+        experience_ends: bool = False,
         batches: int = 10,
+        probe: Probe | None = None,
+        layers: Sequence[str] | None = None,
         include: Sequence[str] | None = None,
         exclude: Sequence[str] | None = None,
-        example_input: Tensor | None = None,
+        aggregate: Sequence[Aggregate] = ("mean",),
+        progress_bar: Sequence[str] = (),
+        histogram_every_n_steps: int | None = None,
+        max_samples: int = 4096,
+        example_input: Any | None = None,
     ) -> None:
-        for name, number in (("every_n_steps", every_n_steps), ("batches", batches)):
-            if number < 1:
-                raise InvalidArgumentError(f"{name}={number}", "a number of at least 1", f"Correct `{name}`")
-        for metric in metrics:
-            if metric not in METRICS:
-                raise InvalidArgumentError(f"metric {metric!r}", f"one of {sorted(METRICS)}", "Correct `metrics`")
-        self.every_n_steps, self.metrics, self.batches = every_n_steps, tuple(metrics), batches
-        self.include, self.exclude, self.example_input = include, exclude, example_input
-        self._units: UnitMap | None = None
-        self._meters: dict[str, dict[str, Metric]] = {}
-        self._handles: list[RemovableHandle] = []
-        self._missing = 0
-        self._measured_at = -1
+        self.every_n_steps, self.epoch_ends, self.experience_ends = every_n_steps, epoch_ends, experience_ends
+        self.metrics = named_metrics(metrics)
+        self.batches, self.probe, self.max_samples = batches, probe, max_samples
+        self.layers, self.include, self.exclude = layers, include, exclude
+        self.aggregate, self.progress_bar = tuple(aggregate), tuple(progress_bar)
+        self.histogram_every_n_steps, self.example_input = histogram_every_n_steps, example_input
+        check_numbers(
+            every_n_steps=every_n_steps,
+            batches=batches,
+            max_samples=max_samples,
+            histogram_every_n_steps=histogram_every_n_steps,
+        )
+        check_periods(every_n_steps, histogram_every_n_steps, has_ends=epoch_ends or experience_ends)
+        check_metrics(self.metrics, progress_bar, has_probe=probe is not None)
+        self._taps: Taps | None = None
+        self._weights: WeightMeters | None = None
+        self._initial: dict[str, list[Tensor]] = {}
+        self._remaining, self._began_at = 0, -1
+        self._ends_with_epoch = self._has_warned = False
+        self._arranged_in: str | None = None
+
+    @property
+    @override
+    def state_key(self) -> str:
+        return self._generate_state_key(metrics=sorted(self.metrics), include=self.include, exclude=self.exclude)
 
     @override
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._units, self._measured_at = None, -1
-        if has_example(pl_module, self.example_input):
-            self._find(trainer, pl_module)
+    def state_dict(self) -> dict[str, Any]:
+        initial = self._weights.initial if self._weights is not None else self._initial
+        return {"initial": initial} if initial else {}
+
+    @override
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._initial = state_dict.get("initial", {})
+
+    @override
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        if self.probe is not None and type(pl_module).forward is pl.LightningModule.forward:
+            raise UnsupportedModelError(
+                f"{type(pl_module).__name__} has no `forward`",
+                "a module that can be called with the samples of `probe`",
+                "Define `def forward(self, x): return self.net(x)`, or leave out `probe`",
+            )
+
+    @override
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.experience_ends:
+            stream_of(trainer)  # refuses a fit without a stream before it begins
+        self._remaining, self._began_at, self._has_warned = 0, -1, False
+        if self.layers is not None or has_example(pl_module, self.example_input):
+            self._attach(trainer, pl_module)
 
     @override
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self._units is None:
-            self._find(trainer, pl_module, batch)
-        step = trainer.global_step
-        if not self._missing and step % self.every_n_steps == 0 and step != self._measured_at:
-            self._measured_at = step
-            self._missing = self.batches
-        if self._missing:
-            self._watch(pl_module.device)
+        if self._taps is None:
+            self._attach(trainer, pl_module, batch)
+        self._ends_with_epoch = self._is_near_end(trainer, batch_idx)
+        if not self._remaining and (self._ends_with_epoch or self._is_due(trainer)):
+            self._begin(trainer, pl_module)
+        self._open(self._remaining > 0 and self.probe is None)
+
+    @override
+    def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
+        if self._remaining and self._weights is not None:
+            self._weights.before_optimizer()
 
     @override
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if not self._missing:
-            return
-        self._unwatch()
-        self._missing -= 1
-        if not self._missing:
-            self._log(trainer)
+        self._open(False)
+        if self._remaining and self._weights is not None:
+            if trainer.global_step > self._began_at:
+                self._weights.after_step()
+            self._remaining = 0 if self._ends_with_epoch and _is_last(trainer, batch_idx) else self._remaining - 1
+            if not self._remaining:
+                self._finish(trainer, pl_module, in_batch=True)
 
     @override
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._missing and self._meters:
-            self._log(trainer)
-        self._missing = 0
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.probe is not None and self._taps is not None and self._ends(trainer):
+            self._begin(trainer, pl_module)
+            self._remaining = 0
+            self._finish(trainer, pl_module, in_batch=False)
+
+    @override
+    def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._detach()
 
     @override
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._unwatch()
+        self._detach()
 
-    def _find(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any = None) -> None:
-        self._units = find_units(
-            trainer,
-            pl_module,
-            self.example_input,
-            batch,
-            include=self.include,
-            exclude=self.exclude,
-            residual="group",
-        )
+    def _attach(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any = None) -> None:
+        groups: UnitMap | tuple[UnitGroup, ...] = ()
+        if self.layers is not None:
+            watched = watched_modules(pl_module, self.layers)
+        else:
+            options = {"include": self.include, "exclude": self.exclude}
+            groups = find_units(trainer, pl_module, self.example_input, batch, residual="group", **options)
+            watched = watched_groups(groups)
+        by_kind = {kind: {n: m for n, m in self.metrics.items() if reads(m) is kind} for kind in Reads}
+        features, gradients = by_kind.pop(Reads.FEATURES), by_kind.pop(Reads.FEATURE_GRADIENTS)
+        of_weights = {name: metric for metrics in by_kind.values() for name, metric in metrics.items()}
+        self._taps = Taps(watched, features, gradients, self.max_samples)
+        self._taps.attach()
+        weights = weights_of([layer.name for layer in watched], groups, pl_module)
+        self._weights = WeightMeters(of_weights, weights, self._initial)
 
-    def _watch(self, device: torch.device) -> None:
-        for group in self._units or ():
-            if group.tap is not None:
-                meters = self._meters.setdefault(group.name, self._features_meters(device))
-                self._handles.append(group.tap.watch(_listener(group, meters)))
+    def _detach(self) -> None:
+        if self._taps is not None:
+            self._taps.detach()
+        if self._weights is not None:
+            self._initial = self._weights.initial
+        self._taps, self._weights, self._remaining = None, None, 0
 
-    def _features_meters(self, device: torch.device) -> dict[str, Metric]:
-        meters = {name: METRICS[name]().to(device) for name in self.metrics}
-        return {name: meter for name, meter in meters.items() if not isinstance(meter, WeightMetric)}
+    def _open(self, is_open: bool) -> None:
+        if self._taps is not None:
+            self._taps.is_open = is_open
 
-    def _unwatch(self) -> None:
-        for handle in self._handles:
-            handle.remove()
-        self._handles.clear()
+    def _is_due(self, trainer: pl.Trainer) -> bool:
+        step = trainer.global_step
+        return self.every_n_steps is not None and step % self.every_n_steps == 0 and step != self._began_at
 
-    def _log(self, trainer: pl.Trainer) -> None:
-        values = {
-            f"plasticity/{name}/{layer}": meter.compute()
-            for layer, meters in self._meters.items()
-            for name, meter in meters.items()
-            if meter.update_called
-        }
-        for layer, weights in _weights(self._units or ()).items():
-            for name in self.metrics:
-                meter = METRICS[name]()
-                if isinstance(meter, WeightMetric):
-                    meter.to(weights[0].device).update(weights)
-                    values[f"plasticity/{name}/{layer}"] = meter.compute()
-        self._meters.clear()
-        scalars = {name: float(value) for name, value in values.items()}
-        for logger in trainer.loggers:
-            logger.log_metrics(scalars, step=trainer.fit_loop.epoch_loop._batches_that_stepped)
+    def _is_near_end(self, trainer: pl.Trainer, batch_idx: int) -> bool:
+        """Return whether this batch is one of the last, from which the end of the epoch is to be measured."""
+        is_near = batch_idx >= trainer.num_training_batches - self.batches or _is_last(trainer, batch_idx)
+        return self.probe is None and is_near and self._ends(trainer)
+
+    def _ends(self, trainer: pl.Trainer) -> bool:
+        """Return whether there is to be a measurement at the end of this epoch."""
+        return self.epoch_ends or (self.experience_ends and experience_ends(trainer))
+
+    def _begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert self._taps is not None  # ruff: ignore[assert] - attached before the first batch
+        assert self._weights is not None  # ruff: ignore[assert]
+        self._began_at = step = trainer.global_step
+        every = self.histogram_every_n_steps
+        self._taps.with_scores = every is not None and step % every == 0 and has_histograms(trainer)
+        self._weights.before_step()
+        self._remaining = self.batches
+        if self.probe is not None:
+            self._remaining = 1
+            self._open(True)
+            run_probe(trainer, pl_module, self.probe)
+            self._open(False)
+
+    def _finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, in_batch: bool) -> None:
+        assert self._taps is not None  # ruff: ignore[assert] - a measurement has begun
+        assert self._weights is not None  # ruff: ignore[assert]
+        unseen = self._taps.unseen()
+        values, scores = self._taps.compute()
+        values |= self._weights.compute(trainer.optimizers)
+        over_layers = aggregates(values, self.aggregate)
+        extra: dict[str, Tensor | float] = {**over_layers}
+        if self.experience_ends:
+            extra["plasticity/experience"] = stream_of(trainer).current_experience
+        write_scalars(trainer, values, extra)
+        if self._arranged_in != trainer.log_dir:  # TensorBoard takes one arrangement per log
+            self._arranged_in = trainer.log_dir
+            write_layout(trainer, values, over_layers)
+        if scores:
+            histograms = {f"unit_score/{layer}": score for layer, score in scores.items()}
+            write_histograms(trainer, histograms | utilities(trainer))
+        if unseen and not self._has_warned:
+            self._has_warned = True
+            _warn_unseen(unseen)
+        self._publish(pl_module, values, in_batch=in_batch)
+
+    def _publish(self, pl_module: pl.LightningModule, values: Values, *, in_batch: bool) -> None:
+        """Make the means known to the Trainer: to its progress bar and to callbacks that monitor a value."""
+        for name, value in aggregates(values, ["mean"]).items():
+            pl_module.log(
+                name,
+                value.float(),
+                prog_bar=name.split("/")[1] in self.progress_bar,
+                logger=False,
+                on_step=in_batch,
+                on_epoch=not in_batch,
+                batch_size=1,
+            )
 
 
-def _listener(group: UnitGroup, meters: Mapping[str, Metric]) -> Callable[[Tensor], None]:
-    """Return a function that hands the activation of the units, every position a sample, to the meters."""
-    tap = group.tap
-    assert tap is not None  # ruff: ignore[assert] - groups without a tap are not listened to
-
-    @torch.no_grad()
-    def listen(activation: Tensor) -> None:
-        samples = tap.samples(activation.detach())[:, tap.index.to(activation.device)]  # [N, U, K]
-        for meter in meters.values():
-            meter.update(samples)
-
-    return listen
+def _warn_unseen(layers: Sequence[str]) -> None:
+    rank_zero_warn(
+        f"PlasticityMonitor: no activations arrived from {list(layers)}, so nothing is logged about them. Either they "
+        "did not run, or `torch.compile` ignores the hooks. Pass `probe=`: a probe is run without compilation."
+    )
 
 
-def _weights(groups: UnitMap | Sequence[UnitGroup]) -> dict[str, list[Tensor]]:
-    """Return the weights that write or read units, by layer, in the order of the model."""
-    layers: dict[str, dict[str, Tensor]] = {}
-    for group in groups:
-        for slot in group.incoming + group.outgoing:
-            if slot.kind == "weight":
-                layers.setdefault(slot.path.rpartition(".")[0], {})[slot.name] = slot.tensor
-    return {layer: list(tensors.values()) for layer, tensors in layers.items()}
+def _is_last(trainer: pl.Trainer, batch_idx: int) -> bool:
+    return trainer.is_last_batch or batch_idx + 1 >= trainer.num_training_batches

@@ -27,7 +27,7 @@ from lightning_plasticity.functional.rank import (
     feature_rank,
     numerical_rank,
     participation_ratio,
-    rankme,
+    rank_me,
     stable_rank,
 )
 from lightning_plasticity.functional.weights import (
@@ -65,7 +65,7 @@ __all__ = [
     "online_accuracy",
     "optimizer_state_norms",
     "participation_ratio",
-    "rankme",
+    "rank_me",
     "relative_accuracy",
     "saturated_unit_ratio",
     "spectral_norm",

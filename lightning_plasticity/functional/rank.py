@@ -49,7 +49,7 @@ def _effective_rank(sigma: Tensor) -> Tensor:
     return (-share.xlogy(share).sum()).exp() * _any(sigma)
 
 
-def rankme(
+def rank_me(
     features: Tensor,
     epsilon: float = 1e-7,
     *,
@@ -74,13 +74,13 @@ def rankme(
             their rank", ICML 2023, equation 1.
 
     Example:
-        >>> rankme(torch.eye(4))
+        >>> rank_me(torch.eye(4))
         tensor(4.0000, dtype=torch.float64)
     """
-    return _rankme(spectrum(features, centered, noise_floor, positions), epsilon)
+    return _rank_me(spectrum(features, centered, noise_floor, positions), epsilon)
 
 
-def _rankme(sigma: Tensor, epsilon: float) -> Tensor:
+def _rank_me(sigma: Tensor, epsilon: float) -> Tensor:
     share = _share(sigma) + epsilon
     return (-share.xlogy(share).sum()).exp() * _any(sigma)
 

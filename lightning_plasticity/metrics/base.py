@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, cast
+from enum import Enum, auto
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -13,6 +14,27 @@ from torchmetrics.utilities.distributed import gather_all_tensors
 from typing_extensions import override
 
 
+class Reads(Enum):
+    """What a metric is updated with, so that a monitor can feed it."""
+
+    FEATURES = auto()
+    """Activations of a layer."""
+    FEATURE_GRADIENTS = auto()
+    """Gradients of the loss by the activations of a layer."""
+    WEIGHTS = auto()
+    """Weights of a layer."""
+    WEIGHTS_AND_INITIAL = auto()
+    """Weights of a layer, and those it started with."""
+    WEIGHTS_AND_PREVIOUS = auto()
+    """Weights of a layer, and those before the last step."""
+    WEIGHT_GRADIENTS = auto()
+    """Gradients of the weights of a layer."""
+    OPTIMIZER_STATE = auto()
+    """One kind of state that the optimizer keeps for the weights of a layer."""
+    PREDICTIONS = auto()
+    """Outputs of the whole network and what they should have been; not a measure of one layer."""
+
+
 class PlasticityMetric(Metric):
     """Base of the metrics whose number of features or units is known only from the first batch.
 
@@ -20,6 +42,8 @@ class PlasticityMetric(Metric):
     states of equal shape only, so a process that saw no data could not take part in a synchronisation, nor a fresh
     metric in ``merge_state``; here empty states are left out of the reduction.
     """
+
+    reads: ClassVar[Reads] = Reads.FEATURES
 
     full_state_update = False
     is_differentiable = False

@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.functional import continual as functional
-from lightning_plasticity.metrics.base import PlasticityMetric
+from lightning_plasticity.metrics.base import PlasticityMetric, Reads
 
 
 class AccuracyMatrix(PlasticityMetric):
@@ -35,6 +35,7 @@ class AccuracyMatrix(PlasticityMetric):
                 [   nan,    nan]], dtype=torch.float64)
     """
 
+    reads = Reads.PREDICTIONS
     higher_is_better = True
 
     right: Tensor

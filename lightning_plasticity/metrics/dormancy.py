@@ -11,7 +11,7 @@ from typing_extensions import override
 from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.functional.dormancy import relative_scores, share_of_units
 from lightning_plasticity.functional.spectrum import Positions, as_samples
-from lightning_plasticity.metrics.base import PlasticityMetric
+from lightning_plasticity.metrics.base import PlasticityMetric, Reads
 
 
 class UnitMetric(PlasticityMetric):
@@ -202,6 +202,8 @@ class GradientDormantRatio(MagnitudeMetric):
         >>> metric.compute()
         tensor(0.5000, dtype=torch.float64)
     """
+
+    reads = Reads.FEATURE_GRADIENTS
 
     def __init__(self, threshold: float = 0.025, *, positions: Positions = "samples", **kwargs: Any) -> None:
         super().__init__(threshold, positions, "gradient_magnitude", **kwargs)

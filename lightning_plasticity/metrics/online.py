@@ -9,7 +9,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from lightning_plasticity.functional.continual import area_under_curve, right_predictions
-from lightning_plasticity.metrics.base import PlasticityMetric
+from lightning_plasticity.metrics.base import PlasticityMetric, Reads
 
 
 class OnlineAccuracy(PlasticityMetric):
@@ -28,6 +28,7 @@ class OnlineAccuracy(PlasticityMetric):
         tensor(0.5000, dtype=torch.float64)
     """
 
+    reads = Reads.PREDICTIONS
     higher_is_better = True
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
@@ -74,6 +75,7 @@ class AreaUnderCurve(PlasticityMetric):
         tensor(0.7500, dtype=torch.float64)
     """
 
+    reads = Reads.PREDICTIONS
     higher_is_better = True
 
     curve: list[Tensor]

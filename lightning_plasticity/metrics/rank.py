@@ -66,7 +66,7 @@ class RankMe(SpectralMetric):
 
     @override
     def measure(self, sigma: Tensor) -> Tensor:
-        return rank._rankme(sigma, self.epsilon)
+        return rank._rank_me(sigma, self.epsilon)
 
 
 class StableRank(SpectralMetric):

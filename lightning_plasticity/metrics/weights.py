@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from lightning_plasticity.functional import weights as functional
 from lightning_plasticity.functional.weights import Weights
-from lightning_plasticity.metrics.base import PlasticityMetric
+from lightning_plasticity.metrics.base import PlasticityMetric, Reads
 
 
 class WeightMagnitude(PlasticityMetric):
@@ -31,6 +31,7 @@ class WeightMagnitude(PlasticityMetric):
         tensor(2., dtype=torch.float64)
     """
 
+    reads = Reads.WEIGHTS
     plot_lower_bound = 0.0
 
     magnitude_total: Tensor
@@ -66,6 +67,7 @@ class WeightMetric(PlasticityMetric):
         kwargs: Arguments of :class:`torchmetrics.Metric`.
     """
 
+    reads = Reads.WEIGHTS
     plot_lower_bound = 0.0
 
     looks: Tensor
@@ -171,6 +173,8 @@ class DistanceFromInitialization(WeightMetric):
         tensor(5., dtype=torch.float64)
     """
 
+    reads = Reads.WEIGHTS_AND_INITIAL
+
     @override
     def update(self, weights: Weights, initial: Weights) -> None:
         """Take in weights.
@@ -194,6 +198,8 @@ class UpdateRatio(WeightMetric):
         >>> metric.compute()
         tensor(0.5000, dtype=torch.float64)
     """
+
+    reads = Reads.WEIGHTS_AND_PREVIOUS
 
     @override
     def update(self, weights: Weights, previous: Weights) -> None:
@@ -219,6 +225,8 @@ class GradientNorm(WeightMetric):
         tensor(5., dtype=torch.float64)
     """
 
+    reads = Reads.WEIGHT_GRADIENTS
+
     @override
     def update(self, gradients: Weights) -> None:
         """Take in gradients.
@@ -242,6 +250,8 @@ class ZeroGradientShare(WeightMetric):
         tensor(0.5000, dtype=torch.float64)
     """
 
+    reads = Reads.WEIGHT_GRADIENTS
+
     @override
     def update(self, gradients: Weights) -> None:
         """Take in gradients.
@@ -264,6 +274,8 @@ class OptimizerStateNorm(WeightMetric):
         >>> metric.compute()
         tensor(5., dtype=torch.float64)
     """
+
+    reads = Reads.OPTIMIZER_STATE
 
     @override
     def update(self, states: Weights) -> None:

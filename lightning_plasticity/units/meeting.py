@@ -64,11 +64,11 @@ def _resolve(labels: Labels, p: Tensor, q: Tensor, normalising: bool, summing: b
         if mixed.any():
             result[mixed] = _use(labels, mixture[mixed], other[mixed], normalising)
     plain = ~(mix_p | mix_q)
-    soft = labels.soft[p] | labels.soft[q]
-    if (plain & soft).any():
-        result[plain & soft] = _join(labels, p[plain & soft], q[plain & soft])
-    if (plain & ~soft).any():
-        result[plain & ~soft] = _pair(labels, p[plain & ~soft], q[plain & ~soft], summing)
+    both, either = labels.soft[p] & labels.soft[q], labels.soft[p] | labels.soft[q]
+    rules = ((plain & ~either, _pair), (plain & either & ~both, _join), (plain & both, _join_each_other))
+    for chosen, rule in rules:  # the hard labels settle the matter; the soft ones join them, then each other
+        if chosen.any():
+            result[chosen] = rule(labels, p[chosen], q[chosen], summing)
     return result
 
 
@@ -86,21 +86,25 @@ def _use(labels: Labels, mixture: Tensor, other: Tensor, normalising: bool) -> T
     return torch.where(soft, mixture, other)
 
 
-def _join(labels: Labels, p: Tensor, q: Tensor) -> Tensor:
-    """Let soft labels join the one unit that they meet; those that meet several are dropped."""
-    p, q = torch.where(labels.soft[p], p, q), torch.where(labels.soft[p], q, p)
+def _join(labels: Labels, p: Tensor, q: Tensor, summing: bool) -> Tensor:
+    """Let each soft label join the one unit that it meets; those that meet several are dropped."""
+    soft, hard = torch.where(labels.soft[p], p, q), torch.where(labels.soft[p], q, p)
+    root, other = labels.find(soft), labels.find(hard)
+    joins = (root == other) | ((_partners(root, other) == 1) & ~labels.hard_class[root])
+    labels.spoil(soft[~joins], CONTEXT)
+    labels.unify(soft[joins], hard[joins])
+    return hard
+
+
+def _join_each_other(labels: Labels, p: Tensor, q: Tensor, summing: bool) -> Tensor:
+    """Unify soft labels that meet one-to-one, unless each of them has joined a unit of its own."""
     rp, rq = labels.find(p), labels.find(q)
-    single = _partners(rp, rq) == 1
-    both_soft = labels.soft[q]
-    single &= ~both_soft | (_partners(rq, rp) == 1)
-    free = ~labels.hard_class[rp] | (both_soft & ~labels.hard_class[rq])
-    joins = single & free
-    labels.spoil(p[~joins], CONTEXT)
-    labels.spoil(q[~joins & both_soft], CONTEXT)
-    result = torch.where(both_soft, NOBODY, q)
-    labels.unify(p[joins & ~both_soft], q[joins & ~both_soft])
-    if (joins & both_soft).any():
-        result[joins & both_soft] = labels.child(p[joins & both_soft], q[joins & both_soft], summed=False)
+    single = (_partners(rp, rq) == 1) & (_partners(rq, rp) == 1)
+    joins = (rp == rq) | (single & ~(labels.hard_class[rp] & labels.hard_class[rq]))
+    labels.spoil(torch.cat([p[~joins], q[~joins]]), CONTEXT)
+    result = torch.zeros_like(p)
+    if joins.any():
+        result[joins] = labels.child(p[joins], q[joins], summed=False)
     return result
 
 

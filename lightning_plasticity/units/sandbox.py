@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units.restoring import (
@@ -224,8 +224,7 @@ class _Promotion(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         if func is torch.ops.aten._to_copy.default and args[0].dtype == self._dtype and _is_float(kwargs.get("dtype")):
             kwargs = {**kwargs, "dtype": self._dtype}
-        leaves, structure = tree_flatten((args, kwargs))
-        floats = {leaf.dtype for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()}
+        floats = {tensor.dtype for tensor in _tensor_arguments(args, kwargs) if tensor.is_floating_point()}
         if len(floats) < 2:
             return func(*args, **kwargs)
         written = [
@@ -238,8 +237,20 @@ class _Promotion(TorchDispatchMode):  # type: ignore[no-untyped-call]
             lower = isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dtype != dtype
             return leaf.to(dtype) if lower and not any(leaf is w for w in written) else leaf
 
-        args, kwargs = tree_unflatten([promote(leaf) for leaf in leaves], structure)
+        args, kwargs = tree_map(promote, (args, kwargs))
         return func(*args, **kwargs)
+
+
+def _tensor_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
+    """Return the tensors among the arguments of an operation.
+
+    Yields:
+        The tensors; they are never nested deeper than in one list.
+    """
+    for argument in (*args, *kwargs.values()):
+        for item in argument if isinstance(argument, (list, tuple)) else (argument,):
+            if isinstance(item, Tensor):
+                yield item
 
 
 def _is_float(dtype: torch.dtype | None) -> bool:

@@ -61,7 +61,7 @@ def test_units_are_found_and_replaced_with_no_argument_about_the_structure(make,
     data = torch.utils.data.TensorDataset(x.repeat(2, *[1] * (x.ndim - 1)), torch.randint(5, (8,)))
     trainer.fit(Wrapped(model), torch.utils.data.DataLoader(data, batch_size=4))
     replacer = callback.replacer
-    assert len(replacer.groups) >= 4
+    assert len(replacer.groups) >= 2
     assert all(ages.step == 8 for ages in replacer.ages)
     assert sum(ages.replaced for ages in replacer.ages) >= len(replacer.groups)
     assert all(bool(p.isfinite().all()) for p in model.parameters())

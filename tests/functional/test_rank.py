@@ -28,7 +28,7 @@ def truth(x):
     smooth = [s / total + 1e-7 for s in sigma]
     return {
         functional.effective_rank: math.exp(-sum(p * math.log(p) for p in shares)),
-        functional.rankme: math.exp(-sum(p * math.log(p) for p in smooth)),
+        functional.rank_me: math.exp(-sum(p * math.log(p) for p in smooth)),
         functional.stable_rank: sum(s**2 for s in sigma) / sigma[0] ** 2,
         functional.participation_ratio: sum(s**2 for s in sigma) ** 2 / sum(s**4 for s in sigma),
         functional.approximate_rank: fewest(sigma, 2),

@@ -1,0 +1,124 @@
+"""Check the arguments of a monitor, and turn names into metrics."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from torchmetrics import Metric
+
+from lightning_plasticity import metrics as library
+from lightning_plasticity.callbacks.monitoring.meters import reads
+from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.metrics.base import PlasticityMetric, Reads
+
+
+def available_metrics() -> dict[str, type[PlasticityMetric]]:
+    """Return the metrics that a monitor knows by name.
+
+    Returns:
+        Classes by name: ``"effective_rank"`` for :class:`~lightning_plasticity.metrics.EffectiveRank`, and so on.
+    """
+    classes = [vars(library)[name] for name in library.__all__]
+    return {_snake_case(c.__name__): c for c in classes if c.reads is not Reads.PREDICTIONS}
+
+
+def named_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric]) -> dict[str, Metric]:
+    """Return metrics by name, those given by name with their default arguments.
+
+    Args:
+        metrics: Names and metrics, or metrics by names of the user's choice.
+
+    Returns:
+        Metrics by the name under which they are logged.
+
+    Raises:
+        InvalidArgumentError: If a name is unknown or stands for two metrics.
+    """
+    known = available_metrics()
+    if isinstance(metrics, Mapping):
+        return dict(metrics)
+    named: dict[str, Metric] = {}
+    for metric in metrics:
+        if isinstance(metric, str) and metric not in known:
+            raise InvalidArgumentError(f"metric {metric!r}", f"one of {sorted(known)}", "Correct `metrics`")
+        name = metric if isinstance(metric, str) else _snake_case(type(metric).__name__)
+        if name in named:
+            raise InvalidArgumentError(
+                f"two metrics named {name!r}", "a name for each", "Pass a mapping from names of your choice to metrics"
+            )
+        named[name] = known[metric]() if isinstance(metric, str) else metric
+    return named
+
+
+def _snake_case(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def check_numbers(**numbers: int | None) -> None:
+    """Refuse numbers below 1.
+
+    Args:
+        **numbers: Arguments by name; None is allowed.
+
+    Raises:
+        InvalidArgumentError: If one is too small.
+    """
+    for name, number in numbers.items():
+        if number is not None and number < 1:
+            raise InvalidArgumentError(f"{name}={number}", "a number of at least 1", f"Correct `{name}`")
+
+
+def check_periods(every_n_steps: int | None, histogram_every_n_steps: int | None, *, has_ends: bool) -> None:
+    """Refuse a monitor that never measures, and histograms between measurements.
+
+    Args:
+        every_n_steps: Steps between measurements.
+        histogram_every_n_steps: Steps between histograms.
+        has_ends: Whether there are also measurements at ends of epochs or experiences.
+
+    Raises:
+        InvalidArgumentError: If the periods do not fit together.
+    """
+    if every_n_steps is None and not has_ends:
+        raise InvalidArgumentError(
+            "a monitor that never measures", "a period or an end", "Pass `every_n_steps=` or `epoch_ends=True`"
+        )
+    every = histogram_every_n_steps
+    if every is not None and (every_n_steps is None or every % every_n_steps):
+        raise InvalidArgumentError(
+            f"histogram_every_n_steps={every}",
+            f"a multiple of every_n_steps={every_n_steps}",
+            "Draw histograms when there is a measurement",
+        )
+
+
+def check_metrics(metrics: Mapping[str, Metric], progress_bar: Iterable[str], *, has_probe: bool) -> None:
+    """Refuse metrics that a monitor cannot feed, and a progress bar of metrics that are not measured.
+
+    Args:
+        metrics: Metrics by name.
+        progress_bar: Names of metrics.
+        has_probe: Whether features come from a probe.
+
+    Raises:
+        InvalidArgumentError: If there is one of them.
+    """
+    for name, metric in metrics.items():
+        if reads(metric) is Reads.PREDICTIONS:
+            raise InvalidArgumentError(
+                f"metric {name!r}, which is updated with predictions",
+                f"a measure of layers, such as {sorted(available_metrics())}",
+                "Update it in `training_step` and log it there",
+            )
+        if reads(metric) is Reads.FEATURE_GRADIENTS and has_probe:
+            raise InvalidArgumentError(
+                f"metric {name!r} with a `probe`, on which no loss is known",
+                "a metric that needs no gradients of activations",
+                "Leave out `probe`, or use a second PlasticityMonitor for this metric",
+            )
+    for name in progress_bar:
+        if name not in metrics:
+            raise InvalidArgumentError(
+                f"{name!r} in `progress_bar`", f"some of {sorted(metrics)}", "Add it to `metrics` as well"
+            )

@@ -1,0 +1,111 @@
+"""Write measurements to the loggers of a Trainer: scalars to all, charts and histograms to TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from lightning_plasticity.callbacks.monitoring.meters import Values
+from lightning_plasticity.callbacks.unit_replacement import UnitReplacement
+
+PREFIX = "plasticity"
+
+
+def aggregates(values: Values, kinds: Iterable[str]) -> dict[str, Tensor]:
+    """Return what the layers have in common: ``plasticity/<metric>/<kind>`` over all layers.
+
+    Args:
+        values: Values by metric and layer.
+        kinds: Of ``"mean"``, ``"min"``, ``"max"``.
+
+    Returns:
+        Scalars by the name they are logged under.
+    """
+    found: dict[str, Tensor] = {}
+    for metric, layers in values.items():
+        stacked = torch.stack([value.detach().double().cpu() for value in layers.values()])
+        functions: dict[str, Callable[[], Tensor]] = {"mean": stacked.mean, "min": stacked.amin, "max": stacked.amax}
+        found |= {f"{PREFIX}/{metric}/{kind}": functions[kind]() for kind in kinds}
+    return found
+
+
+def write_scalars(trainer: pl.Trainer, values: Values, extra: Mapping[str, Tensor | float]) -> None:
+    """Log scalars to all loggers, at the step at which Lightning logs this batch.
+
+    Args:
+        trainer: The Trainer.
+        values: Values by metric and layer.
+        extra: Further scalars by the name they are logged under.
+    """
+    scalars = {f"{PREFIX}/{m}/{layer}": float(v) for m, layers in values.items() for layer, v in layers.items()}
+    scalars |= {name: float(value) for name, value in extra.items()}
+    for logger in trainer.loggers:
+        logger.log_metrics(scalars, step=logged_step(trainer))
+
+
+@rank_zero_only
+def write_layout(trainer: pl.Trainer, values: Values, extra: Iterable[str]) -> None:
+    """Arrange TensorBoard's custom scalars: one chart per metric, with a curve for every layer.
+
+    Args:
+        trainer: The Trainer.
+        values: Values by metric and layer.
+        extra: Names of further scalars of the charts.
+    """
+    charts = {
+        metric: ["Multiline", [f"{PREFIX}/{metric}/{layer}" for layer in layers]] for metric, layers in values.items()
+    }
+    over_layers: dict[str, list[str]] = {}
+    for name in extra:
+        over_layers.setdefault(name.split("/")[1], []).append(name)
+    for metric, names in over_layers.items():
+        charts[f"{metric} over all layers"] = ["Multiline", names]
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_custom_scalars({PREFIX: charts})
+
+
+@rank_zero_only
+def write_histograms(trainer: pl.Trainer, histograms: Mapping[str, Tensor]) -> None:
+    """Log histograms to TensorBoard.
+
+    Args:
+        trainer: The Trainer.
+        histograms: Numbers per unit by the name they are logged under; those that are not finite are left out.
+    """
+    for logger in trainer.loggers:
+        if isinstance(logger, TensorBoardLogger):
+            for name, numbers in histograms.items():
+                finite = numbers[numbers.isfinite()].cpu()
+                if len(finite):
+                    logger.experiment.add_histogram(f"{PREFIX}/{name}", finite, logged_step(trainer))
+
+
+def utilities(trainer: pl.Trainer) -> dict[str, Tensor]:
+    """Return the running utility of all units that a callback of the Trainer replaces by utility.
+
+    Args:
+        trainer: The Trainer.
+
+    Returns:
+        Utilities ``[U]`` by the name they are logged under.
+    """
+    callbacks: Sequence[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+    replacers = [c.replacer for c in callbacks if isinstance(c, UnitReplacement) and c.replacer is not None]
+    pairs = [pair for r in replacers for pair in zip(r.groups, r.memory.parts, strict=True)]
+    return {f"utility/{group.name}": memory["utility"] for group, memory in pairs if "utility" in memory}
+
+
+def has_histograms(trainer: pl.Trainer) -> bool:
+    """Return whether a logger of the Trainer draws histograms."""
+    return any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
+
+
+def logged_step(trainer: pl.Trainer) -> int:
+    """Return the step under which Lightning logs the current batch, so that all curves have one axis."""
+    return trainer.fit_loop.epoch_loop._batches_that_stepped

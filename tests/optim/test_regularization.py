@@ -1,0 +1,193 @@
+import io
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, UnsupportedModelError
+from lightning_plasticity.optim.noise import NoiseSource
+from lightning_plasticity.optim.regularization import Decay, ShrinkPerturb
+
+START = [3.0, -0.5, 0.0, 0.05]
+
+
+def parameter(values=START):
+    return nn.Parameter(torch.tensor(values, dtype=torch.float64))
+
+
+def walk(steps, lr, strength, norm, toward, slope):
+    """Gradient descent with the decay after each step, in Python floats."""
+    weights, first = list(START), list(START) if toward == "initial" else [0.0] * 4
+    for _ in range(steps):
+        for i, target in enumerate(first):
+            w = weights[i] - lr * slope[i]
+            distance = w - target
+            if norm == 2:
+                w -= lr * strength * distance
+            elif abs(distance) <= lr * strength:
+                w = target
+            else:
+                w -= lr * strength * (1 if distance > 0 else -1)
+            weights[i] = w
+    return weights
+
+
+@pytest.mark.parametrize("norm", [1, 2])
+@pytest.mark.parametrize("toward", ["zero", "initial"])
+def test_decays_follow_their_equations(norm, toward):
+    weight, slope = parameter(), [1.0, -2.0, 0.0, 0.3]
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    with Decay(optimizer, 0.7, norm=norm, toward=toward):
+        for _ in range(10):
+            weight.grad = torch.tensor(slope, dtype=torch.float64)
+            optimizer.step()
+    expected = torch.tensor(walk(10, 0.1, 0.7, norm, toward, slope), dtype=torch.float64)
+    torch.testing.assert_close(weight.detach(), expected, rtol=1e-12, atol=1e-15)
+    assert not torch.allclose(expected, torch.tensor(START, dtype=torch.float64) - torch.tensor(slope))
+
+
+def test_the_decay_does_not_pass_the_moments_of_the_optimizer():
+    weight = parameter()
+    optimizer = torch.optim.Adam([weight], lr=0.1)
+    with Decay(optimizer, 1.0):
+        weight.grad = torch.zeros(4, dtype=torch.float64)
+        optimizer.step()
+    torch.testing.assert_close(weight.detach(), 0.9 * torch.tensor(START, dtype=torch.float64))
+    assert optimizer.state[weight]["exp_avg"].eq(0).all()
+
+
+def test_the_one_norm_ends_at_zero_and_stays_there():
+    weight = parameter()
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    with Decay(optimizer, 1.0, norm=1):
+        for _ in range(50):
+            weight.grad = torch.zeros(4, dtype=torch.float64)
+            optimizer.step()
+    assert weight.detach().eq(0).all()
+
+
+def test_learning_rates_of_groups_and_tensors_count_and_parameters_without_gradient_stay():
+    one, two, three = parameter(), parameter(), parameter()
+    groups = [{"params": [one], "lr": torch.tensor(0.5, dtype=torch.float64)}, {"params": [two, three], "lr": 0.1}]
+    optimizer = torch.optim.SGD(groups, lr=0.1)
+    one.grad, two.grad = torch.zeros(4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+    with Decay(optimizer, 1.0):
+        optimizer.step()
+    for weight, rate in ((one, 0.5), (two, 0.1), (three, 0.0)):
+        torch.testing.assert_close(weight.detach(), (1 - rate) * torch.tensor(START, dtype=torch.float64))
+
+
+def test_only_the_chosen_parameters_decay_and_detach_ends_it():
+    one, two = parameter(), parameter()
+    one.grad, two.grad = torch.zeros(4, dtype=torch.float64), torch.zeros(4, dtype=torch.float64)
+    optimizer = torch.optim.SGD([one, two], lr=0.1)
+    decay = Decay(optimizer, 1.0, parameters=[two]).attach()
+    optimizer.step()
+    decay.detach()
+    optimizer.step()
+    assert one.detach().equal(torch.tensor(START, dtype=torch.float64))
+    torch.testing.assert_close(two.detach(), 0.9 * torch.tensor(START, dtype=torch.float64))
+    assert not optimizer._optimizer_step_post_hooks
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_step_that_the_gradient_scaler_skips_does_not_decay(fused):
+    weight = nn.Parameter(torch.tensor(START))
+    optimizer = torch.optim.Adam([weight], lr=0.1, fused=fused)
+    scaler = torch.amp.GradScaler("cpu")
+    with Decay(optimizer, 1.0):
+        scaler.scale((weight * float("inf")).sum()).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    assert weight.detach().equal(torch.tensor(START))
+
+
+def test_the_initial_weights_are_saved_and_restored():
+    weight = parameter()
+    file = io.BytesIO()
+    torch.save(Decay(torch.optim.SGD([weight], lr=0.1), 1.0, toward="initial").state_dict(), file)
+    file.seek(0)
+    with torch.no_grad():
+        weight.add_(10)
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    decay = Decay(optimizer, 10.0, toward="initial")
+    decay.load_state_dict(torch.load(file, weights_only=True))
+    weight.grad = torch.zeros(4, dtype=torch.float64)
+    with decay:
+        optimizer.step()
+    torch.testing.assert_close(weight.detach(), torch.tensor(START, dtype=torch.float64))
+
+
+def test_initial_weights_of_other_shapes_are_refused():
+    state = Decay(torch.optim.SGD([parameter()], lr=0.1), 1.0, toward="initial").state_dict()
+    other = Decay(torch.optim.SGD([parameter([1.0])], lr=0.1), 1.0, toward="initial")
+    with pytest.raises(StateMismatchError, match=r"shapes \[\(4,\)\].*treated parameters, \[\(1,\)\].*drop it"):
+        other.load_state_dict(state)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [("strength", -1, "at least 0"), ("norm", 3, "1 or 2"), ("toward", "one", "'initial'")],
+)
+def test_values_of_a_decay_out_of_range_are_refused(name, value, expected):
+    with pytest.raises(InvalidArgumentError, match=rf"`{name}` is .*{expected}"):
+        Decay(torch.optim.SGD([parameter()], lr=0.1), **({"strength": 1.0} | {name: value}))
+
+
+def test_weights_shrink_and_get_gaussian_noise():
+    model = nn.Linear(4, 3).double()
+    before = [p.detach().clone() for p in model.parameters()]
+    ShrinkPerturb(model, shrink=0.4, noise_std=0.3, seed=1)()
+    source = NoiseSource(seed=1)
+    for parameter_, old in zip(model.parameters(), before, strict=True):
+        torch.testing.assert_close(parameter_.detach(), 0.4 * old + source.draw(old, 0.3), rtol=1e-12, atol=1e-15)
+
+
+def test_noise_from_a_fresh_initialisation_leaves_buffers_and_random_numbers_alone():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    nn.init.constant_(model[1].running_mean, 7.0)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    state = torch.get_rng_state()
+    ShrinkPerturb(model, shrink=0.0, noise_std=0.5, noise="initialization", seed=1)()
+    assert torch.get_rng_state().equal(state)
+    assert model[1].running_mean.equal(before["1.running_mean"])
+    assert model[1].weight.eq(0.5).all()  # a fresh scale is 1
+    assert 0 < model[0].weight.abs().max() <= 0.25  # within half of the bound of a fresh layer
+    assert not model[0].weight.equal(0.5 * before["0.weight"])
+
+
+def test_only_the_chosen_parameters_are_shrunk_and_no_noise_is_no_noise():
+    model = nn.Linear(4, 3)
+    weight, bias = model.weight.detach().clone(), model.bias.detach().clone()
+    ShrinkPerturb(model, shrink=0.5, noise_std=0.0, parameters=[model.weight])()
+    assert model.weight.equal(0.5 * weight)
+    assert model.bias.equal(bias)
+
+
+def test_the_noise_goes_on_where_it_was_saved():
+    model = nn.Linear(4, 3)
+    first = ShrinkPerturb(model, seed=1)
+    first()
+    second = ShrinkPerturb(model, seed=2)
+    second.load_state_dict(first.state_dict())
+    assert first.source.draw(torch.zeros(5), 1.0).equal(second.source.draw(torch.zeros(5), 1.0))
+
+
+def test_layers_that_cannot_initialise_themselves_are_refused_by_name():
+    class Raw(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.scale = nn.Linear(2, 2), nn.ParameterList([torch.ones(2)])
+
+    with pytest.raises(UnsupportedModelError, match=r"layers \['scale'\].*`reset_parameters`.*noise='gaussian'"):
+        ShrinkPerturb(Raw(), noise="initialization")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [("shrink", 1.5, r"in \[0, 1\]"), ("noise_std", -1.0, "at least 0"), ("noise", "uniform", "'initialization'")],
+)
+def test_values_of_shrinking_out_of_range_are_refused(name, value, expected):
+    with pytest.raises(InvalidArgumentError, match=rf"`{name}` is {value!r}.*{expected}"):
+        ShrinkPerturb(nn.Linear(2, 2), **{name: value})
