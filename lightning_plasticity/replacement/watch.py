@@ -115,7 +115,8 @@ class Watch:
         tap: Where to read.
         observe: Receives the readings of forward passes in training mode with gradients enabled.
         device: Device on which passes are counted whose hooks were compiled: there Python does not count.
-        reads_gradient: Whether ``observe`` is to be called in the backward pass, with the gradient, instead.
+        reads_gradient: Whether ``observe`` is to be called in the backward pass, with the gradient, instead. In a
+            compiled model that breaks the graph at the tap.
     """
 
     def __init__(self, tap: Tap, observe: Observe, device: torch.device, *, reads_gradient: bool = False) -> None:

@@ -15,6 +15,7 @@ import torchmetrics
 from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, ModelCheckpoint, WeightAveraging
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 from training_runs import Classifier, data, loader, method, mlp, same, snapshot, train, trainer
 
@@ -356,6 +357,30 @@ def test_a_compiled_module_is_observed_from_its_first_step(tmp_path):
         assert replaced(ours) > 0
     torch.compiler.reset()
     assert all(same(states[0][name]["ages"], states[1][name]["ages"]) for name in states[0])
+
+
+class Dump(pl.Callback):
+    """Writes what every process has at the end."""
+
+    def __init__(self, ours, folder):
+        self.ours, self.folder = ours, folder
+
+    def on_train_epoch_end(self, trainer, pl_module):
+        torch.save((snapshot(pl_module), self.ours.replacer.state_dict()), self.folder / f"{trainer.global_rank}.pt")
+
+
+@pytest.mark.ddp
+@pytest.mark.filterwarnings("ignore")
+def test_processes_of_a_trainer_stay_equal_bit_for_bit(tmp_path):
+    ours = callback(seed=None)
+    strategy = DDPStrategy(start_method="fork", process_group_backend="gloo")
+    callbacks = [ours, Dump(ours, tmp_path), ModelCheckpoint(tmp_path / "saved")]
+    options = {"strategy": strategy, "devices": 2, "enable_checkpointing": True}
+    trainer(tmp_path, callbacks=callbacks, **options).fit(Classifier(example=False), loader(16, 5))
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    assert first[1]["groups"]["net.0"]["ages"]["step"] == 16
+    assert first[1]["groups"]["net.0"]["ages"]["replaced"] > 0
+    assert same(first, second)
 
 
 # ------------------------------------------------------------------------------------------------------------- logging

@@ -6,6 +6,7 @@ import copy
 import io
 import pickle  # noqa: S403 - events must survive processes
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from training_runs import backward, convnet, data, method, mlp, replacer_for, sa
 
 from lightning_plasticity.errors import StateMismatchError, UnsupportedModelError
 from lightning_plasticity.methods import continual_backprop
-from lightning_plasticity.replacement import UnitReplacer
+from lightning_plasticity.replacement import GradientUtility, UnitReplacer
 from lightning_plasticity.replacement.alarm import PATIENCE
 from lightning_plasticity.units import discover_units
 
@@ -488,6 +489,34 @@ def test_a_compiled_model_reports_the_same_statistics_in_one_graph_without_recom
         left, right = (state[1]["groups"][name] for state in states)
         assert same(left["ages"], right["ages"])
         assert torch.allclose(left["memory"]["utility"], right["memory"]["utility"], rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")  # of the compiler
+@pytest.mark.usefixtures("compiler")
+def test_gradients_are_read_from_a_compiled_model_too():
+    states = []
+    for compiled in (False, True):
+        model = mlp()
+        optimizer = sgd(model)
+        gradual = replace(method(), utility=GradientUtility())
+        replacer = UnitReplacer(gradual, discover_units(model, torch.randn(2, 6)), optimizer, seed=7).attach()
+        train(torch.compile(model, backend="aot_eager") if compiled else model, optimizer, data(8))
+        states.append(replacer.state_dict()["groups"])
+        assert replacer.ages[0].replaced > 0
+    for name, group in states[0].items():
+        assert same(group["ages"], states[1][name]["ages"])
+        assert torch.allclose(group["memory"]["utility"], states[1][name]["memory"]["utility"], rtol=1e-4)
+
+
+def test_a_gradient_that_is_not_finite_does_not_spoil_what_was_learnt_of_a_unit():
+    model = mlp()
+    optimizer = sgd(model)
+    gradual = replace(method(), utility=GradientUtility())
+    replacer = UnitReplacer(gradual, discover_units(model, torch.randn(2, 6)), optimizer, seed=7).attach()
+    train(model, optimizer, data(8))
+    (model(data(1)[0][0]).sum() * torch.inf).backward()  # a scaler would skip the step of this loss
+    train(model, optimizer, data(1))
+    assert replacer.memory.flat["utility"].isfinite().all()
 
 
 @pytest.mark.usefixtures("compiler")
