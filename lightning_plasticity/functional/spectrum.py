@@ -122,10 +122,12 @@ def singular_values(features: Tensor) -> Tensor:
     rows, scale = _scaled(features)
     if min(rows.shape) == 0:
         return rows.new_zeros(0)
+    count = min(rows.shape)
+    rows = rows[:, _varying(rows)]
     eigenvalues = torch.linalg.eigvalsh(_lower_gram(rows if rows.shape[0] > rows.shape[1] else rows.mT)).flip(-1)
-    is_safe = eigenvalues[-1] > _SAFE_EIGENVALUE * eigenvalues[0]
+    is_safe = bool((eigenvalues[-1:] > _SAFE_EIGENVALUE * eigenvalues[:1]).all())
     sigma: Tensor = eigenvalues.sqrt() if is_safe else torch.linalg.svdvals(rows)
-    return sigma * scale
+    return torch.nn.functional.pad(sigma, (0, count - len(sigma))) * scale
 
 
 def spectrum(features: Tensor, centered: bool, noise_floor: float | None, positions: Positions) -> Tensor:
@@ -195,10 +197,13 @@ def compress(factor: Tensor) -> Tensor:
     if factor.shape[0] <= factor.shape[1]:
         return factor
     rows, scale = _scaled(factor)
-    triangle, failed = torch.linalg.cholesky_ex(_lower_gram(rows))
+    columns = _varying(rows)
+    triangle, failed = torch.linalg.cholesky_ex(_lower_gram(rows[:, columns]))
     is_safe = not failed and _is_well_conditioned(triangle)
-    root: Tensor = triangle.mT if is_safe else torch.linalg.qr(rows, mode="r").R
-    return root * scale
+    small = rows.new_zeros(rows.shape[1], rows.shape[1])
+    root: Tensor = triangle.mT if is_safe else torch.linalg.qr(rows[:, columns], mode="r").R
+    small[: len(root), columns] = root
+    return small * scale
 
 
 def shrink(factor: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -235,15 +240,27 @@ def shrink(factor: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _scaled(features: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the features divided by their largest magnitude, and that; squares can then neither vanish nor overflow.
+    """Return features whose squares neither vanish nor overflow, and the scale they were divided by, mostly 1.
 
     Features that are not finite come back as zeros with the scale NaN, since LAPACK answers NaN with an error.
     """
     rows = features.detach().to(torch.float64)
-    largest = rows.abs().amax() if rows.numel() else rows.new_zeros(())
-    finite = largest.isfinite()
-    divisor = torch.where(finite & (largest > 0), largest, torch.ones_like(largest))
-    return torch.where(finite, rows / divisor, 0.0), torch.where(finite, divisor, torch.nan)
+    one = torch.ones((), dtype=torch.float64, device=rows.device)
+    if not rows.numel():
+        return rows, one
+    low, high = rows.aminmax()
+    largest = torch.maximum(-low, high)
+    if not largest.isfinite():
+        return torch.zeros_like(rows), one * torch.nan
+    if largest == 0 or 1e-100 < largest < 1e100:
+        return rows, one
+    return rows / largest, largest
+
+
+def _varying(rows: Tensor) -> Tensor | slice:
+    """Return the columns that are not all zero: dead units would otherwise make every Gram matrix singular."""
+    alive = rows.any(0)
+    return slice(None) if bool(alive.all()) else alive
 
 
 def _lower_gram(rows: Tensor) -> Tensor:
@@ -262,6 +279,8 @@ def _is_well_conditioned(triangle: Tensor) -> bool:
 
     Three steps of inverse iteration bound the smallest one from above; ``‖·‖²`` of the triangle bounds the largest.
     """
+    if not triangle.numel():
+        return True
     vector = torch.linspace(0.5, 1.0, triangle.shape[0], dtype=triangle.dtype, device=triangle.device)[:, None]
     for _ in range(3):
         vector = torch.cholesky_solve(vector / vector.norm(), triangle)

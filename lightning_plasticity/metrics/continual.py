@@ -188,7 +188,7 @@ class ForwardTransfer(AccuracyMatrix):
     @override
     def compute(self) -> Tensor:
         """Return the forward transfer, a float64 scalar; NaN before the second experience."""
-        return functional.forward_transfer(self.accuracies(), torch.tensor(self.untrained))
+        return functional.forward_transfer(self.accuracies(), torch.tensor(self.untrained, dtype=torch.float64))
 
 
 class Intransigence(AccuracyMatrix):
@@ -218,7 +218,7 @@ class Intransigence(AccuracyMatrix):
     @override
     def compute(self) -> Tensor:
         """Return the intransigence, a float64 scalar."""
-        return functional.intransigence(self.accuracies(), torch.tensor(self.from_scratch))
+        return functional.intransigence(self.accuracies(), torch.tensor(self.from_scratch, dtype=torch.float64))
 
 
 class RelativeAccuracy(AccuracyMatrix):
@@ -242,4 +242,4 @@ class RelativeAccuracy(AccuracyMatrix):
     @override
     def compute(self) -> Tensor:
         """Return the relative accuracy, a float64 scalar."""
-        return functional.relative_accuracy(self.accuracies(), torch.tensor(self.from_scratch))
+        return functional.relative_accuracy(self.accuracies(), torch.tensor(self.from_scratch, dtype=torch.float64))
