@@ -117,7 +117,8 @@ def train(run: Run, queue: Queue[int]) -> tuple[Run, dict[str, list[float]]]:
     pl.seed_everything(run.seed, verbose=False)
     stream = digits_stream(run.seed)
     steps = EPOCHS * len(stream.train_dataloader())
-    callbacks: list[pl.Callback] = [PlasticityMonitor(every_n_steps=steps), ReportEpochs(queue)]
+    batches = 10 if run.max_steps < 0 else min(10, run.max_steps)  # of which every point is measured
+    callbacks: list[pl.Callback] = [PlasticityMonitor(every_n_steps=steps, batches=batches), ReportEpochs(queue)]
     if run.method == "continual backprop":
         callbacks.append(ContinualBackprop(REPLACEMENT_RATE, MATURITY_THRESHOLD))
     loggers = [TensorBoardLogger(run.out, run.folder, version=""), CSVLogger(run.out, run.folder, version="")]
@@ -228,6 +229,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="networks trained at the same time")
     args = parser.parse_args()
     console = Console()
+    console.width = max(console.width, 100)  # the table needs them
     runs = [Run(method, seed, args.out, args.max_steps, 1) for seed in range(args.seeds) for method in METHODS]
     curves = run_all(runs, args.processes, console)
     print_table(curves, console)
