@@ -22,7 +22,7 @@ from lightning_plasticity.optim.perturbation import (
     divisors,
     gates,
     gathered,
-    observe,
+    observed,
     precise_dtype,
     through_gate,
 )
@@ -128,10 +128,7 @@ class GatedOptimizer(Optimizer, ABC):
                 loss = closure()
         treated = [one for group in self.param_groups for one in self._collect(group)]
         cut = [block for foreach in (False, True) for block in blocks(_where(treated, foreach), foreach=foreach)]
-        for block in cut:
-            if block.gated:
-                observe(block)
-        largest = divisors(cut)
+        largest = divisors(observed(cut))
         for block in cut:
             self._descend(block, largest)
         return loss

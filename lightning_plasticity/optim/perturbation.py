@@ -21,7 +21,7 @@ from lightning_plasticity.optim.noise import NoiseSource
 Scaling = Literal["global", "local", "abs", "none"]
 Correction = Literal["paper", "reference"]
 
-_BLOCK = 1 << 17  # entries: four float32 blocks of this size fit into a second-level cache
+_BLOCK = 1 << 18  # entries: four float32 blocks of this size fit into the cache
 _SHORTEST = 16  # shorter draws on the CPU take another path through the generator
 
 
@@ -190,7 +190,7 @@ def _pieces(one: Treated) -> Iterator[Block]:
 
 
 def observe(block: Block) -> None:
-    """Add the utilities of this step to the running ones."""
+    """Add the utilities of this step to the running ones; those that are not finite then start afresh at 0."""
     if block.settings.scaling == "none":
         return
     weights, slopes = block.precise("weight"), block.precise("gradient")
@@ -199,11 +199,25 @@ def observe(block: Block) -> None:
         torch._foreach_mul_(bends, -0.5)
         torch._foreach_add_(bends, slopes)
         slopes = list(bends)
-    losses = torch._foreach_mul(slopes, weights)  # minus the utility
-    for loss in losses:
-        torch.nan_to_num_(loss, nan=0.0, posinf=0.0, neginf=0.0)
     torch._foreach_mul_(block["utility"], block.settings.decay_rate)
-    torch._foreach_add_(block["utility"], losses, alpha=block.settings.decay_rate - 1)
+    torch._foreach_addcmul_(block["utility"], slopes, weights, value=block.settings.decay_rate - 1)
+    for utility in block["utility"]:
+        torch.nan_to_num_(utility, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def observed(blocks: Iterable[Block]) -> Iterator[Block]:
+    """Observe the gated blocks one by one.
+
+    Args:
+        blocks: Blocks of one step.
+
+    Yields:
+        The gated ones, each while it is still in the cache.
+    """
+    for block in blocks:
+        if block.gated:
+            observe(block)
+            yield block
 
 
 def divisors(blocks: Iterable[Block]) -> dict[tuple[Scaling, Correction], Tensor]:

@@ -20,7 +20,7 @@ from lightning_plasticity.optim.perturbation import (
     divisors,
     gates,
     gathered,
-    observe,
+    observed,
     precise_dtype,
     through_gate,
 )
@@ -53,9 +53,7 @@ class WeightGates:
         """
         treated = [self._observed(p, group) for p, group in self._gated(optimizer) if p.grad is not None and p.numel()]
         cut = self._blocks(treated)
-        for block in cut:
-            observe(block)
-        largest = divisors(cut)
+        largest = divisors(observed(cut))
         for block in cut:
             direction = through_gate(block, block.precise("gradient"), gates(block, largest), noise)
             if block.group.get("maximize", False):

@@ -80,7 +80,7 @@ def test_a_hundred_steps_follow_the_equations(
 @pytest.mark.parametrize("scaling", ["global", "local", "abs"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_cutting_into_pieces_and_joining_into_lists_give_equal_weights(kind, scaling, dtype):
-    shapes = [(3, 131_072 // 2 + 5), (131_072 + 7,), (), (5,)]
+    shapes = [(3, 262_144 // 2 + 5), (262_144 + 7,), (), (5,)]
     ends = []
     for foreach in (None, True):
         params = parameters(dtype, shapes=shapes)
