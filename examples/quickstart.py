@@ -229,7 +229,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2, help="networks trained at the same time")
     args = parser.parse_args()
     console = Console()
-    console.width = max(console.width, 100)  # the table needs them
+    console.width = max(console.width, 120)  # the table needs them
     runs = [Run(method, seed, args.out, args.max_steps, 1) for seed in range(args.seeds) for method in METHODS]
     curves = run_all(runs, args.processes, console)
     print_table(curves, console)
