@@ -25,7 +25,7 @@ from lightning_plasticity.testing.runs import (
     activation,
     adam,
     demand,
-    double,
+    each_group,
     edit,
     fresh_memory,
     outputs,
@@ -77,10 +77,7 @@ def check_plain_data(method: Method) -> None:
 
 def check_silent_replacement(method: Method, make: MakeModel = small_mlp) -> None:
     """Check that editing units that nothing reads keeps the function, unless their group is coupled."""
-    for position in range(len(discover_units(*make()))):
-        model, inputs = double(*make())
-        model.eval()
-        group = discover_units(model, inputs).groups[position]
+    for model, inputs, group in each_group(make):
         units = torch.arange(group.size)[:: max(1, group.size // 2)]
         for slot in group.outgoing:
             slot.assign(units, 0.0)
@@ -94,17 +91,17 @@ def check_silent_replacement(method: Method, make: MakeModel = small_mlp) -> Non
 
 def check_address(make: MakeModel = small_mlp) -> None:
     """Check that the incoming numbers of a unit reach its own activation and no other of its group, unless coupled."""
-    for position in range(len(discover_units(*make()))):
-        model, inputs = double(*make())
-        model.eval()
-        group = discover_units(model, inputs).groups[position]
+    for model, inputs, group in each_group(make):
         if group.tap is None or group.coupled:
             continue
-        before = activation(model, inputs, group)
-        unit = torch.tensor([group.size - 1])
-        for slot in group.incoming:
-            slot.assign(unit, slot.gather(unit) + 3.0)
-        changed = (activation(model, inputs, group) != before).any(1)
+        before, unit = activation(model, inputs, group), torch.tensor([group.size - 1])
+        first = [slot.gather(unit) for slot in group.incoming]
+        changed = torch.zeros(group.size, dtype=torch.bool)
+        for shift in (3.0, -3.0):  # one of the two wakes a unit that is silent
+            for slot, values in zip(group.incoming, first, strict=True):
+                slot.assign(unit, values + shift)
+            changed |= (activation(model, inputs, group) != before).any(1)
+        demand(bool(changed[-1]), f"the incoming slots of the last unit of {group.name!r} do not reach it")
         demand(not changed[:-1].any(), f"the incoming slots of the last unit of {group.name!r} reach other units")
 
 

@@ -161,9 +161,14 @@ def _tensors(value: Any) -> Iterable[Tensor]:
             yield from _tensors(part)
 
 
-def double(model: nn.Module, inputs: Any) -> tuple[nn.Module, Any]:
-    """Return model and inputs in double precision."""
-    return model.double(), _floating(inputs, Tensor.double)
+def each_group(make: MakeModel) -> Iterable[tuple[nn.Module, Any, UnitGroup]]:
+    """Return the model in double precision and evaluation mode, its inputs and every group, untouched for each."""
+    model, inputs = make()
+    model, inputs = model.double().eval(), _floating(inputs, Tensor.double)
+    before = copy.deepcopy(model.state_dict())
+    for group in discover_units(model, inputs):
+        model.load_state_dict(before)
+        yield model, inputs, group
 
 
 def scaled(inputs: Any) -> Any:
