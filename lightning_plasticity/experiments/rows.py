@@ -34,6 +34,7 @@ class ExperienceRows(pl.Callback):
         measure: Callable[[pl.LightningModule], Mapping[str, Value]],
     ) -> None:
         self.table, self.constants, self.measure = table, dict(constants), measure
+        self.provenance = provenance()  # of the code that runs; the files may change while it does
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -47,4 +48,4 @@ class ExperienceRows(pl.Callback):
             place = {"experience": stream_of(trainer).current_experience}
             with torch.no_grad():
                 measures = self.measure(pl_module)
-            self.table.append({**self.constants, **place, **measures, **provenance()})
+            self.table.append({**self.constants, **place, **measures, **self.provenance})
