@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from lightning_plasticity.callbacks.experience import experience_ends, stream_of
@@ -15,7 +16,8 @@ from lightning_plasticity.experiments.results import ResultTable, Value, provena
 class ExperienceRows(pl.Callback):
     """Append a row to a table at the end of every experience, before Lightning's checkpoint of that epoch.
 
-    A row holds ``constants``, the place of the experience, what ``measure`` returns, commit and command.
+    A row holds ``constants``, the place of the experience, what ``measure`` returns, commit and command. What was
+    measured is printed, too.
 
     Args:
         table: The table.
@@ -49,3 +51,4 @@ class ExperienceRows(pl.Callback):
             with torch.no_grad():
                 measures = self.measure(pl_module)
             self.table.append({**self.constants, **place, **measures, **self.provenance})
+            rank_zero_info(", ".join(f"{name} {value}" for name, value in {**place, **measures}.items()))
