@@ -108,7 +108,7 @@ def initialise(layer: nn.Module, statistics: bool = True) -> None:
 class Incremental(pl.LightningModule):
     def __init__(self, arguments: argparse.Namespace, data: dict[str, streams.GrowingClasses], seed: int) -> None:
         super().__init__()
-        self.net = ResNet18(arguments.channels, len(data["test"].class_order))
+        self.net = ResNet18(arguments.channels, len(data["test"].class_order)).to(memory_format=torch.channels_last)
         self.arguments, self.test, self.probe, self.seed = arguments, data["test"], data["probe"], seed
         self.example_input_array = torch.zeros(2, 3, 32, 32)
         self.measures: dict[str, float] = {}
@@ -117,7 +117,7 @@ class Incremental(pl.LightningModule):
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
+        return self.net(x.contiguous(memory_format=torch.channels_last))  # saves a quarter of the time
 
     @property
     def seen(self) -> int:
@@ -130,12 +130,11 @@ class Incremental(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch
         x = streams.flip_crop_rotate(self.normalise(x), derived_generator(self.seed, "augmentation", self.global_step))
-        return nn.functional.cross_entropy(self.net(x)[:, : self.seen], y)
+        return nn.functional.cross_entropy(self(x)[:, : self.seen], y)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        x, y = batch
-        right = self.net(self.normalise(x))[:, : self.seen].argmax(1) == y
-        self.log("val_accuracy", right.float().mean(), batch_size=len(y))
+        right = self(self.normalise(batch[0]))[:, : self.seen].argmax(1) == batch[1]
+        self.log("val_accuracy", right.float().mean(), batch_size=len(right))
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[torch.optim.lr_scheduler.LRScheduler]]:
         optimizer = torch.optim.SGD(self.net.parameters(), lr=self.arguments.step_size, momentum=0.9, weight_decay=5e-4)
@@ -151,7 +150,7 @@ class Incremental(pl.LightningModule):
             images = self.normalise(part)
             if self.arguments.as_published:
                 images = streams.flip_crop_rotate(images, derived_generator(self.seed, "test", self.global_step))
-            right += int((self.net(images)[:, : self.seen].argmax(1) == labels.to(self.device)).sum())
+            right += int((self(images)[:, : self.seen].argmax(1) == labels.to(self.device)).sum())
         self.net.train(training)
         return right / len(y)
 
@@ -186,7 +185,7 @@ class Incremental(pl.LightningModule):
         handles = [layer.register_forward_hook(lambda module, args, out: maps.append(out)) for layer in layers]
         training = self.net.training
         self.net.train(self.arguments.as_published)
-        self.net(x)
+        self(x)
         self.net.train(training)
         for handle in handles:
             handle.remove()
