@@ -18,7 +18,7 @@ from lightning_plasticity.callbacks.guards import check_trainer
 from lightning_plasticity.callbacks.parameters import choose_parameters
 from lightning_plasticity.errors import StateMismatchError, UnsupportedOptimizerError
 from lightning_plasticity.optim import HesScale, UtilityGate
-from lightning_plasticity.optim.perturbation import Perturbation, check
+from lightning_plasticity.optim.settings import Perturbation, check
 from lightning_plasticity.units import UnitGroup
 
 
