@@ -263,7 +263,7 @@ class PlasticityMonitor(pl.Callback):
         write_scalars(trainer, values, extra)
         if self._arranged_in != trainer.log_dir:  # TensorBoard takes one arrangement per log
             self._arranged_in = trainer.log_dir
-            write_layout(trainer, values, over_layers)
+            write_layout(trainer, values, self.aggregate)
         if scores:
             histograms = {f"unit_score/{layer}": score for layer, score in scores.items()}
             write_histograms(trainer, histograms | utilities(trainer))
