@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
@@ -70,3 +70,12 @@ def unfused_attention() -> Generator[None, None, None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+def uncompiled() -> AbstractContextManager[None]:
+    """Let compiled parts run as they were written: nothing is compiled for a run that is not in earnest."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and asking for it would take seconds
+        return nullcontext()
+    set_stance = getattr(torch.compiler, "set_stance", None)  # from PyTorch 2.6
+    stance: AbstractContextManager[None] = nullcontext() if set_stance is None else set_stance("force_eager")
+    return stance

@@ -88,9 +88,10 @@ def run_under_labels(run: Execution, model: nn.Module, forward: Callable[[], Any
             with LeaveMode(run), LabelMode(run):
                 output = forward()
         except Exception as error:
+            where = f"in layer {run.frames.path!r}" if run.frames.path else "outside of its layers"
             raise UnsupportedModelError(
-                f"the model failed on the example in {'training' if training else 'evaluation'} mode, in layer "
-                f"{run.frames.path or 'at the top'!r}: {type(error).__name__}: {error}",
+                f"the model failed on the example in {'training' if training else 'evaluation'} mode, {where}: "
+                f"{type(error).__name__}: {error}",
                 "an example that the model can be run on",
                 "Pass other `example_inputs`: a tensor, a tuple, a dict, or a function that runs the model",
             ) from error
