@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-
 import pytest
 import torch
 from torch import distributed as dist
@@ -25,13 +23,14 @@ def scripted(module):
         return torch.jit.script(module)
 
 
-@contextmanager
-def one_process():
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    try:
-        yield
-    finally:
-        dist.destroy_process_group()
+def with_a_process_group(check):
+    """Run ``check`` in a forked process that is a group of its own: a group leaves threads behind that forbid forks."""
+
+    def run(rank):
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        check()
+
+    torch.multiprocessing.start_processes(run, nprocs=1, start_method="fork")
 
 
 def made_in_inference_mode():
@@ -82,17 +81,20 @@ def test_scripted_modules_are_refused_whole_or_in_part(part):
         discover_units(model, X)
 
 
+@pytest.mark.ddp
 def test_sharded_parameters_are_refused():
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
+    def check():
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import fully_shard
 
-    with one_process():
         model = mlp()
         fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
         with pytest.raises(
             UnsupportedModelError, match=r"sharded parameters .*: '0', '2'\. .*Remedy: Use strategy='ddp'"
         ):
             discover_units(model, X)
+
+    with_a_process_group(check)
 
 
 def test_what_is_no_module_is_refused():
@@ -139,22 +141,18 @@ def test_compiled_models_run_as_they_were_written_and_are_not_compiled(make, for
     assert not counters["frames"]
 
 
-@pytest.mark.parametrize("form", ["tensor", "callable"])
-def test_models_in_ddp_have_the_names_of_the_plain_model(form):
-    with one_process():
+@pytest.mark.ddp
+def test_models_in_ddp_have_the_names_of_the_plain_model():
+    def check():
         model = nn.parallel.DistributedDataParallel(mlp())
-        example = X if form == "tensor" else lambda: model(X)
-        units = discover_units(model, example)
-        assert [slot.path for slot in units["0"].slots] == ["0.weight", "0.bias", "2.weight"]
-        assert units["0"].incoming[0].tensor is model.module[0].weight
-        assert not verify_units(model, example, units).failed
+        assert unwrapped(torch.compile(model)) is model.module
+        for example in (X, lambda: model(X)):
+            units = discover_units(model, example)
+            assert [slot.path for slot in units["0"].slots] == ["0.weight", "0.bias", "2.weight"]
+            assert units["0"].incoming[0].tensor is model.module[0].weight
+            assert not verify_units(model, example, units).failed
 
-
-def test_several_wrappers_are_seen_through():
-    model = mlp()
-    with one_process():
-        assert unwrapped(torch.compile(nn.parallel.DistributedDataParallel(model))) is model
-    assert unwrapped(model) is model
+    with_a_process_group(check)
 
 
 def test_units_are_found_in_inference_mode_and_on_its_tensors():

@@ -409,9 +409,3 @@ def test_a_model_that_does_not_repeat_itself_is_refused() -> None:
     model = Noisy()
     with pytest.raises(UnsupportedModelError, match="two identical runs of the model differ"):
         prove(model, group_of(model))
-
-
-def test_a_lazy_model_is_refused_by_the_name_of_its_layer() -> None:
-    model = nn.Sequential(nn.LazyLinear(3))
-    with pytest.raises(UnsupportedModelError, match=r"'0\.weight' has no shape yet"):
-        verify_units(model, torch.randn(2, 3), UnitMap(model, ()))
