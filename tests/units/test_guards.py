@@ -71,7 +71,7 @@ class Untidy(nn.Module):
         self.history.append(x)
         self.by_name["x"] = x
         self.recent.append(x)
-        noise = torch.rand(()) + random.gauss(0, 1) + np.random.rand()  # noqa: NPY002 - the global generator is meant
+        noise = torch.rand(()) + random.gauss(0, 1) + np.random.rand()
         return self.last(x + noise)
 
 
