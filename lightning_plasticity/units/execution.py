@@ -176,9 +176,18 @@ class Execution:
         else:
             along = orientation(source, weight, contracted)
             source.orientations.add(along)
+            source.recurrent |= self._feeds_itself(source, along, columns)
             self._record(source, "out", along, source.own_shape(weight, columns, UNREAD))
         if columns.any():
             self.taps += self.frames.taps(read, self.clock, self.shadow.labels)
+
+    def _feeds_itself(self, source: Source, along: Orientation, columns: Tensor) -> bool:
+        """Return whether the columns of a weight, used for the second time in a run, read what its rows wrote."""
+        rows = self.uses.get((source, "in", along))
+        if rows is None or source.calls < self.runs:
+            return False
+        read, written = (self.labels.find(labels[labels > 0]) for labels in (columns, rows.labels))
+        return bool(torch.isin(read, written).any())
 
     def _record(self, source: Source, role: Role, along: Orientation, labels: Tensor) -> None:
         known = self.uses.get((source, role, along))
