@@ -1,7 +1,8 @@
 """Labels: the ids of units, which ids are one unit, and which are no unit and why.
 
-A label is an integer that travels beside a number of the model. ``0`` says that the number belongs to nobody. Three
-kinds exist:
+A label is an integer that travels beside a number of the model. :data:`NOBODY` says that the number is a constant or
+only parameters made it; :data:`FOREIGN` says that it depends on the example but is no unit's (an input, or a unit that
+was given up). Three kinds of labels belong to units:
 
 * a *hard* label is a row of a weight: the hidden unit that this row writes;
 * a *soft* label is an entry of a parameter that the model uses element-wise (a scale, a slope, a position embedding);
@@ -20,6 +21,17 @@ import torch
 from torch import Tensor
 
 NOBODY = 0
+"""The label of constants; neutral wherever it meets another label."""
+
+FOREIGN = 1
+"""The label of data that belongs to no unit; a weight column that reads it can be given to no unit."""
+
+FOREIGN_KIND, MIXTURE, SOFT, HARD = range(4)
+
+
+def foreign(ndim: int) -> Tensor:
+    """Return compact labels of a tensor of data that belongs to no unit."""
+    return torch.full([1] * ndim, FOREIGN)
 
 
 class Labels:
@@ -37,13 +49,13 @@ class Labels:
     """
 
     def __init__(self) -> None:
-        self.count = 1
-        self.off = torch.zeros(1, dtype=torch.bool)
-        self.soft = torch.zeros(1, dtype=torch.bool)
-        self.mixture = torch.zeros(1, dtype=torch.bool)
-        self.statistic = torch.zeros(1, dtype=torch.bool)
-        self.why = torch.zeros(1, dtype=torch.long)
-        self.off_reason = torch.zeros(1, dtype=torch.long)
+        self.count = 2
+        self.off = torch.zeros(2, dtype=torch.bool)
+        self.soft = torch.zeros(2, dtype=torch.bool)
+        self.mixture = torch.zeros(2, dtype=torch.bool)
+        self.statistic = torch.zeros(2, dtype=torch.bool)
+        self.why = torch.zeros(2, dtype=torch.long)
+        self.off_reason = torch.zeros(2, dtype=torch.long)
         self.reasons = [""]
         self.restart()
 
@@ -90,13 +102,17 @@ class Labels:
         return torch.arange(first, self.count)
 
     def switch_off(self, which: Tensor) -> None:
-        """Let the labels ``which`` (a mask) be nobody in all further runs, for the reasons found."""
+        """Let the labels ``which`` (a mask) be foreign in all further runs, for the reasons found."""
         self.off |= which
         self.off_reason = torch.where(which, self.reason, self.off_reason)
 
     def alive(self, ids: Tensor) -> Tensor:
-        """Return ``ids`` with those that are switched off replaced by nobody."""
-        return torch.where(self.off[ids], NOBODY, ids)
+        """Return ``ids`` with those that are switched off replaced by foreign."""
+        return torch.where(self.off[ids], FOREIGN, ids)
+
+    def kind(self, ids: Tensor) -> Tensor:
+        """Return the kind of each label (none of them nobody): foreign, a mixture, soft or hard."""
+        return (HARD - self.soft[ids].int() - 2 * self.mixture[ids].int()) * (ids != FOREIGN)
 
     def find(self, ids: Tensor) -> Tensor:
         """Return the representative of the unit that each label belongs to, in the shape of ``ids``."""
@@ -173,7 +189,7 @@ class Labels:
     def spoil(self, ids: Tensor, why: str) -> None:
         """Declare that ``ids`` are no units because of ``why``; the first reason stays."""
         ids = ids.reshape(-1)
-        ids = ids[(ids != NOBODY) & (self.reason[ids] == 0)]
+        ids = ids[(ids > FOREIGN) & (self.reason[ids] == 0)]
         if len(ids):
             self.reason[ids] = self._code(why)
 
@@ -187,4 +203,4 @@ class Labels:
             self.coupled[parent[self.coupled[child]]] = True
             guilty = (self.reason[child] != 0) & (self.reason[parent] == 0)
             self.reason[parent[guilty]] = self.reason[child[guilty]]
-        self.reason[NOBODY], self.coupled[NOBODY] = 0, False
+        self.reason[: FOREIGN + 1], self.coupled[: FOREIGN + 1] = 0, False

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_plasticity.units.execution import Execution, Role
 from lightning_plasticity.units.group import Tap, UnitGroup
-from lightning_plasticity.units.labels import NOBODY
+from lightning_plasticity.units.labels import FOREIGN, NOBODY
 from lightning_plasticity.units.shadow import compact
 from lightning_plasticity.units.slot import Slot, SlotKind
 from lightning_plasticity.units.sources import Source
@@ -73,7 +73,8 @@ class Verdict:
             self.reason[which] = self.run.labels._code(why)
 
     def _owners(self, labels: Tensor) -> Tensor:
-        return compact(torch.where(labels > 0, self.root[labels.clamp(min=0)], labels))
+        nobody = labels.clamp(max=NOBODY)  # or not read at all
+        return compact(torch.where(labels > FOREIGN, self.root[labels.clamp(min=0)], nobody))
 
     def _collect(self) -> None:
         for use in self.run.uses.values():

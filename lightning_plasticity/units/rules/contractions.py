@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_plasticity.units.labels import NOBODY
-from lightning_plasticity.units.meeting import agree
+from lightning_plasticity.units.meeting import SUM, agree
 from lightning_plasticity.units.rules.call import Call
 from lightning_plasticity.units.rules.pointwise import aligned
 from lightning_plasticity.units.rules.registry import Labelling, rule
@@ -93,7 +93,7 @@ def _biased(
 ) -> Labelling:
     own = run.of(bias, "bias")
     own = own.reshape(shape) if own is not None and shape is not None else aligned(own, ndim)
-    return run.meet(labels, own, summing=True)
+    return run.meet(labels, own, SUM)
 
 
 @rule("mm")
@@ -182,9 +182,9 @@ def _depthwise(run: Execution, x: Tensor, weight: Tensor, channel: int) -> Tenso
     """Pass channels on; every channel's own kernel joins it. Space is mixed."""
     labels = run.mix(run.of(x), list(range(channel + 1, x.ndim)), MATCHED)
     own = run.of(weight, "carried")
-    if own is not None:  # all entries of a kernel belong to its channel
-        rows = own.expand(weight.shape).reshape(weight.shape[0], -1)
-        shape = [-1 if d == channel else 1 for d in range(x.ndim)]
-        for entry in rows.unbind(1):
-            labels = run.meet(labels, entry.reshape(shape))
-    return labels
+    if own is None or labels is None:
+        return labels
+    kernels = own.expand(weight.shape).reshape(weight.shape[0], -1)  # all entries of a kernel belong to its channel
+    shape = [-1 if d == channel else 1 for d in range(x.ndim)]
+    met = run.meet(labels[..., None], kernels.reshape(*shape, kernels.shape[1]))
+    return None if met is None else met[..., 0]
