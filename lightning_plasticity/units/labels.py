@@ -67,6 +67,8 @@ class Labels:
         self.reason = torch.zeros(capacity, dtype=torch.long)
         self.coupled = torch.zeros(capacity, dtype=torch.bool)
         self.summed = torch.zeros(capacity, dtype=torch.bool)
+        self.offset = torch.zeros(capacity, dtype=torch.bool)
+        self.shifted = torch.zeros(capacity, dtype=torch.long)
         self.edges: list[tuple[Tensor, Tensor]] = []
 
     def _grow(self, capacity: int) -> None:
@@ -80,6 +82,8 @@ class Labels:
             "statistic",
             "coupled",
             "summed",
+            "offset",
+            "shifted",
             "hard_class",
             "reason",
             "why",
@@ -145,10 +149,25 @@ class Labels:
         new = self.fresh(len(a), soft=bool(self.soft[a].all() and self.soft[b].all()))
         self.hard_class[new] = self.hard_class[a] | self.hard_class[b]
         self.summed[new] = summed
+        self.offset[new] = self.offset[a] | self.offset[b] if summed else self.offset[a] & self.offset[b]
         self.edges.append((torch.cat([new, new]), torch.cat([a, b])))
         self.unify(a, b)
         self.unify(new, a)
         return new
+
+    def shift(self, ids: Tensor) -> Tensor:
+        """Return labels of the same units for numbers that are not zero where the unit is, such as its sigmoid."""
+        plain = (self.kind(ids) == HARD) & (ids != NOBODY) & ~self.offset[ids]
+        if not plain.any():
+            return ids
+        parents = ids[plain].unique()  # type: ignore[no-untyped-call]
+        parents = parents[self.shifted[parents] == 0]
+        if len(parents):
+            new = self.fresh(len(parents))
+            self.shifted[parents], self.offset[new] = new, True
+            self.edges.append((new, parents))
+            self.unify(new, parents)
+        return torch.where(plain, self.shifted[ids], ids)
 
     def mixtures(self, number: int, child: Tensor, member: Tensor, why: str, *, statistic: bool) -> Tensor:
         """Return ``number`` new mixtures; mixture ``child[i]`` contains the label ``member[i]``.

@@ -6,7 +6,7 @@ dimension in which the labels do not vary.
 One rule stands behind everything here: a unit may be given to a weight column only if the column reads nothing but this
 unit. So where a number is the *sum* of a unit and of anything else that depends on the example, the unit is lost and
 the number is foreign; a *product* with something foreign (a mask, a gate, an attention weight) vanishes with the unit
-and remains its own.
+and remains its own, provided that the factor that the unit gives is zero where the unit is (a sigmoid is not).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from lightning_plasticity.units.labels import FOREIGN, FOREIGN_KIND, HARD, MIXTU
 
 CONTEXT = "it modulates several units at once (a gate or context), so it is not one of them"
 SHARED = "its weight column also reads a feature that is no unit"
-DILUTED = "it is added to a feature that is no unit, and both are read by the same weight column"
+DILUTED = "it is combined with a feature that is no unit, and both are read by the same weight column"
 SPREAD = "the layer that reads it mixes it with other units in the same column"
 
 
@@ -61,9 +61,9 @@ def meet(labels: Labels, a: Tensor | None, b: Tensor | None, manner: Manner = PR
         return a
     a, b = torch.broadcast_tensors(a, b)  # type: ignore[no-untyped-call]
     result = torch.where(a != NOBODY, a, b)
-    clash = (torch.minimum(a, b) != NOBODY) & (labels.find(a) != labels.find(b))
+    clash = ((a != NOBODY) & (b != NOBODY)) & (labels.find(a) != labels.find(b))
     if clash.any():
-        codes, inverse = (a[clash] * labels.count + b[clash]).unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        codes, inverse = (a[clash] * labels.count + b[clash]).unique(return_inverse=True)
         result[clash] = _resolve(labels, codes // labels.count, codes % labels.count, manner)[inverse]
     return result
 
@@ -90,6 +90,16 @@ def _lost(labels: Labels, units: Tensor) -> Tensor:
     return torch.full_like(units, FOREIGN)
 
 
+def _beside_foreign(labels: Labels, units: Tensor, manner: Manner) -> Tensor:
+    """Return the labels of units combined with something foreign: it remains in a sum, or if a gate opens at zero."""
+    lost = labels.offset[units] | manner.adds
+    if not lost.any():
+        return units
+    result = units.clone()
+    result[lost] = _lost(labels, units[lost])
+    return result
+
+
 def _hard_and_hard(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
     """Unify units that meet one-to-one. One that meets many is context: in a product it loses, a sum is lost."""
     rp, rq = labels.find(p), labels.find(q)
@@ -108,18 +118,14 @@ def _hard_and_hard(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tens
 
 
 def _soft_and_hard(labels: Labels, soft: Tensor, hard: Tensor, manner: Manner) -> Tensor:
-    """Let each soft label join the one unit that it meets; those that meet several are dropped.
-
-    A dropped parameter entry that is added is foreign to the unit, unless it is one number for all units: then it is
-    a part of the activation function.
-    """
+    """Let each soft label join the one unit that it meets; those that meet several are dropped."""
     root, other = labels.find(soft), labels.find(hard)
     joins = (root == other) | ~(_several(root, other) | labels.hard_class[root])
     labels.unify(soft[joins], hard[joins])
     if joins.all():
         return hard
     labels.spoil(soft[~joins], CONTEXT)
-    if not manner.adds or bool((root == root[0]).all()):
+    if not manner.adds or bool((root == root[0]).all()):  # one number for all is a part of the activation function
         return hard
     result = hard.clone()
     result[~joins] = _lost(labels, hard[~joins])
@@ -144,7 +150,7 @@ def _mixture_and_hard(labels: Labels, mixture: Tensor, unit: Tensor, manner: Man
         labels.couple(torch.cat([mixture, unit]))
         return unit
     labels.spoil_members(mixture)
-    return _lost(labels, unit) if manner.adds else unit
+    return _beside_foreign(labels, unit, manner)
 
 
 def _mixture_and_soft(labels: Labels, mixture: Tensor, soft: Tensor, manner: Manner) -> Tensor:
@@ -166,10 +172,8 @@ def _foreign_and_mixture(labels: Labels, other: Tensor, mixture: Tensor, manner:
     if manner.normalises and _is_own_statistic(labels, mixture, other):
         labels.couple(mixture)
         return other
-    mixed = labels.mixtures(
-        len(mixture), torch.arange(len(mixture)), mixture, labels.reasons[int(labels.why[mixture[0]])], statistic=False
-    )
-    return mixed
+    each, why = torch.arange(len(mixture)), labels.reasons[int(labels.why[mixture[0]])]
+    return labels.mixtures(len(mixture), each, mixture, why, statistic=False)
 
 
 def _foreign_and_soft(labels: Labels, other: Tensor, soft: Tensor, manner: Manner) -> Tensor:
@@ -179,8 +183,8 @@ def _foreign_and_soft(labels: Labels, other: Tensor, soft: Tensor, manner: Manne
 
 
 def _foreign_and_hard(labels: Labels, other: Tensor, unit: Tensor, manner: Manner) -> Tensor:
-    """Lose the unit in a sum; a product vanishes with the unit and remains its own."""
-    return _lost(labels, unit) if manner.adds else unit
+    """Lose the unit, unless the result vanishes with it."""
+    return _beside_foreign(labels, unit, manner)
 
 
 _MEETINGS: dict[int, Callable[[Labels, Tensor, Tensor, Manner], Tensor]] = {

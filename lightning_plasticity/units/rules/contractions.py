@@ -75,7 +75,7 @@ def _without_weight(
     for labels, letters in ((a, first), (b, second)):
         gone = [d for d, c in enumerate(letters) if c not in out]
         parts.append(_arrange(run.mix(labels, gone, MATCHED), letters, out))
-    return run.meet(*parts)
+    return run.meet(parts[0], parts[1])
 
 
 def _arrange(labels: Tensor | None, letters: str, out: str) -> Tensor | None:

@@ -16,10 +16,19 @@ if TYPE_CHECKING:
     from lightning_plasticity.units.execution import Execution
 
 _SUMS = {"add", "sub", "rsub"}
-_ADDING = _SUMS | set(
-    "lerp maximum minimum fmax fmin logaddexp logaddexp2 atan2 hypot where masked_fill clamp clamp_min clamp_max "
-    "addcmul addcdiv".split()
-)
+_ADDING = _SUMS | {
+    "lerp",
+    "where",
+    "masked_fill",
+    "maximum",
+    "minimum",
+    "fmax",
+    "fmin",
+    "clamp",
+    "clamp_min",
+    "clamp_max",
+}
+_ADDING |= {"addcmul", "addcdiv", "logaddexp", "logaddexp2", "atan2", "hypot"}
 """Operations that leave one operand where the other is zero."""
 _NORMALISING = {"add", "sub", "rsub", "mul", "div", "addcmul", "addcdiv"}
 
@@ -43,7 +52,25 @@ def pointwise(run: Execution, call: Call) -> Labelling:
     labels: Tensor | None = None
     for t in sorted(operands, key=lambda t: t.dtype is torch.bool):  # a mask chooses; it is not what remains
         labels = run.meet(labels, aligned(run.of(t, kind), ndim), PRODUCT if t.dtype is torch.bool else manner)
+    if labels is not None and (_leaves_zero(call, operands) or _adds_constant(run, call, operands)):
+        labels = run.labels.shift(labels)
     return [fold(labels, t) for t in call.outs]
+
+
+def _leaves_zero(call: Call, operands: list[Tensor]) -> bool:
+    """Return whether a function of one tensor is not zero at zero."""
+    random = torch.Tag.nondeterministic_seeded in getattr(call.func, "tags", ())
+    if len(operands) != 1 or random or not operands[0].is_floating_point() or call.kwargs.get("out") is not None:
+        return False
+    zero = torch.zeros([1] * operands[0].ndim, dtype=operands[0].dtype)
+    value = call.func(*(zero if a is operands[0] else a for a in call.args), **call.kwargs)
+    return isinstance(value, Tensor) and bool(value.any())
+
+
+def _adds_constant(run: Execution, call: Call, operands: list[Tensor]) -> bool:
+    return call.name in _ADDING and any(
+        t.dtype is not torch.bool and not run.is_weight(t) and not run.is_data(t) for t in operands
+    )
 
 
 def fold(labels: Tensor | None, out: Tensor) -> Tensor | None:
