@@ -95,8 +95,8 @@ def minimal(box: Sandbox, group: UnitGroup, slot: Slot) -> bool:
     """Return whether, with all outgoing slots at zero but ``slot``, some redraw of units reaches the output.
 
     What a slot reads may reach the output through nothing but the statistics of a norm (in a coupled group) or the
-    units themselves (in a residual stream); then ``slot`` is needed if the output changes as it becomes zero. That it reads
-    nothing but the units is for :func:`exclusive` to show.
+    units themselves (in a residual stream); then ``slot`` is needed if the output changes as it becomes zero; that
+    it reads nothing but the units is for :func:`exclusive` to show.
 
     Args:
         box: The model.
