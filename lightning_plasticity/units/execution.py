@@ -11,9 +11,10 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from lightning_plasticity.units.columns import agree, mix
 from lightning_plasticity.units.frames import Frames, TapCandidate
 from lightning_plasticity.units.labels import FOREIGN, NOBODY, Labels, foreign
-from lightning_plasticity.units.meeting import PRODUCT, Manner, agree, meet, mix
+from lightning_plasticity.units.meeting import PRODUCT, Manner, meet
 from lightning_plasticity.units.shadow import Origin, Shadow, compact
 from lightning_plasticity.units.slot import SlotKind
 from lightning_plasticity.units.sources import Orientation, Source, Sources, orientation
@@ -135,7 +136,7 @@ class Execution:
         return meet(self.labels, a, b, manner)
 
     def mix(self, of: Tensor | None, dims: list[int], why: str, *, statistic: bool = False) -> Tensor | None:
-        """Return the labels of a combination along ``dims``, see :func:`~.meeting.mix`."""
+        """Return the labels of a combination along ``dims``, see :func:`~.columns.mix`."""
         return None if of is None else mix(self.labels, of, dims, why, statistic=statistic)
 
     def spoil(self, labels: Tensor | None, why: str) -> None:

@@ -223,3 +223,13 @@ class Labels:
             guilty = (self.reason[child] != 0) & (self.reason[parent] == 0)
             self.reason[parent[guilty]] = self.reason[child[guilty]]
         self.reason[: FOREIGN + 1], self.coupled[: FOREIGN + 1] = 0, False
+
+
+def several(a: Tensor, b: Tensor) -> Tensor:
+    """Return for every ``i`` whether ``a[i]`` is paired with more than one distinct ``b``."""
+    size = int(a.max()) + 1 if len(a) else 0
+    partner = torch.empty(size, dtype=b.dtype)
+    partner[a] = b
+    torn = torch.zeros(size, dtype=torch.bool)
+    torn[a[partner[a] != b]] = True
+    return torn[a]

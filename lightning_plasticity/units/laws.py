@@ -94,9 +94,9 @@ def sensitive(box: Sandbox, chosen: Chosen) -> dict[str, str]:
 def minimal(box: Sandbox, group: UnitGroup, slot: Slot) -> bool:
     """Return whether, with all outgoing slots at zero but ``slot``, some redraw of units reaches the output.
 
-    What a slot reads may reach the output through nothing but the statistics of a norm (in a coupled group) or the
-    units themselves (in a residual stream); then ``slot`` is needed if the output changes as it becomes zero; that
-    it reads nothing but the units is for :func:`exclusive` to show.
+    What a slot reads may reach the output only together with the other slots (a query with its key) or through the
+    statistics of a norm; then ``slot`` is needed if the output changes as it alone becomes zero. That it reads nothing
+    but the units is for :func:`exclusive` to show.
 
     Args:
         box: The model.
@@ -117,7 +117,7 @@ def minimal(box: Sandbox, group: UnitGroup, slot: Slot) -> bool:
             box.fill(others, units, 0.0)
             if difference(before, box.run(*(f.replay() for f in frozen))) > box.tolerance:
                 return True
-        if (group.coupled or group.residual) and _is_used(box, slot, units):
+        if _is_used(box, slot, units):
             return True
     return False
 

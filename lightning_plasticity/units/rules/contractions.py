@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lightning_plasticity.units.columns import agree
 from lightning_plasticity.units.labels import NOBODY
-from lightning_plasticity.units.meeting import SUM, agree
+from lightning_plasticity.units.meeting import SUM
 from lightning_plasticity.units.rules.call import Call
 from lightning_plasticity.units.rules.pointwise import aligned
 from lightning_plasticity.units.rules.registry import Labelling, rule
