@@ -21,7 +21,7 @@ def difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
     if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
         return float("inf")
     largest = 0.0
-    for one, other in zip(map(_real, before), map(_real, after), strict=True):
+    for one, other in zip(map(as_real, before), map(as_real, after), strict=True):
         if not one.is_floating_point():
             largest = max(largest, 0.0 if torch.equal(one, other) else float("inf"))
             continue
@@ -34,7 +34,8 @@ def difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
     return largest
 
 
-def _real(tensor: Tensor) -> Tensor:
+def as_real(tensor: Tensor) -> Tensor:
+    """Return complex numbers as pairs of real ones, all others as they are."""
     return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 

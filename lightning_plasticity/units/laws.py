@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from lightning_plasticity.units.comparison import difference, is_one_number, moved_units
+from lightning_plasticity.units.comparison import as_real, difference, is_one_number, moved_units
 from lightning_plasticity.units.group import Tap, UnitGroup
 from lightning_plasticity.units.sandbox import Sandbox
 from lightning_plasticity.units.slot import Slot
@@ -95,8 +95,7 @@ def minimal(box: Sandbox, group: UnitGroup, slot: Slot) -> bool:
     """Return whether, with all outgoing slots at zero but ``slot``, some redraw of units reaches the output.
 
     What a slot reads may reach the output only together with the other slots (a query with its key) or through the
-    statistics of a norm; then ``slot`` is needed if the output changes as it alone becomes zero. That it reads nothing
-    but the units is for :func:`exclusive` to show.
+    statistics of a norm; then ``slot`` is needed if it depends on the units what happens as it alone becomes zero.
 
     Args:
         box: The model.
@@ -117,17 +116,23 @@ def minimal(box: Sandbox, group: UnitGroup, slot: Slot) -> bool:
             box.fill(others, units, 0.0)
             if difference(before, box.run(*(f.replay() for f in frozen))) > box.tolerance:
                 return True
-        if _is_used(box, slot, units):
+        if _carries(box, group, slot, units):
             return True
     return False
 
 
-def _is_used(box: Sandbox, slot: Slot, units: Tensor) -> bool:
-    """Return whether the output changes as the entries of ``units`` in ``slot`` become zero."""
-    before = box.run()
-    with box.edited():
-        box.fill([slot], units, 0.0)
-        return difference(before, box.run()) > box.tolerance
+def _carries(box: Sandbox, group: UnitGroup, slot: Slot, units: Tensor) -> bool:
+    """Return whether it depends on the numbers of ``units`` how the output changes as their ``slot`` becomes zero."""
+    changes = []
+    for scale in (0.0, 1.0):
+        with box.edited():
+            _redraw(box, [(group, units)] if scale else [], scale)
+            before = box.run()
+            box.fill([slot], units, 0.0)
+            changes.append(
+                [after - one for one, after in zip(map(as_real, before), map(as_real, box.run()), strict=True)]
+            )
+    return difference(changes[0], changes[1]) > box.tolerance
 
 
 def exclusive(box: Sandbox, chosen: Chosen) -> dict[str, str]:

@@ -132,8 +132,8 @@ def _soft_and_hard(labels: Labels, soft: Tensor, hard: Tensor, manner: Manner) -
 def _soft_and_soft(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
     """Unify soft labels that meet one-to-one, unless each of them has joined a unit of its own."""
     rp, rq = labels.find(p), labels.find(q)
-    several = several(rp, rq) | several(rq, rp)
-    joins = (rp == rq) | ~(several | (labels.hard_class[rp] & labels.hard_class[rq]))
+    many = several(rp, rq) | several(rq, rp)
+    joins = (rp == rq) | ~(many | (labels.hard_class[rp] & labels.hard_class[rq]))
     labels.spoil(torch.cat([p[~joins], q[~joins]]), CONTEXT)
     result = torch.zeros_like(p)
     if joins.any():
