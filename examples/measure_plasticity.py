@@ -66,10 +66,12 @@ def main() -> None:
         probe=probe,
         histogram_every_n_steps=20,
         progress_bar=["effective_rank"],
+        aggregate=["mean", "min", "max"],
     )
     logger = TensorBoardLogger(args.out, name="resnet18")  # 3
     trainer = pl.Trainer(  # 4
         max_steps=args.max_steps,
+        log_every_n_steps=5,
         callbacks=[monitor],
         logger=logger,
         enable_checkpointing=False,

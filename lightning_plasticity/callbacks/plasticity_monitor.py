@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as pl
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torchmetrics import Metric
 from typing_extensions import override
@@ -20,9 +19,10 @@ from lightning_plasticity.callbacks.monitoring.arguments import (
     named_metrics,
 )
 from lightning_plasticity.callbacks.monitoring.layers import watched_groups, watched_modules, weights_of
-from lightning_plasticity.callbacks.monitoring.meters import Values, WeightMeters, reads
+from lightning_plasticity.callbacks.monitoring.meters import WeightMeters, reads
 from lightning_plasticity.callbacks.monitoring.probe import Probe, run_probe
-from lightning_plasticity.callbacks.monitoring.taps import Taps
+from lightning_plasticity.callbacks.monitoring.taps import Taps, warn_unseen
+from lightning_plasticity.callbacks.monitoring.updates import UpdateMeters
 from lightning_plasticity.callbacks.monitoring.writing import (
     aggregates,
     has_histograms,
@@ -51,6 +51,8 @@ class PlasticityMonitor(pl.Callback):
     batches, as the network computes them in training mode, or of ``probe``, in evaluation mode. It is logged at its
     end, at the step at which Lightning logs that batch. TensorBoard also gets a page of custom scalars with one chart
     per metric, and histograms.
+
+    ``plasticity/sample_plasticity`` belongs to no layer, and costs a second ``training_step`` on the batches measured.
 
     Args:
         every_n_steps: Optimizer steps between measurements; None for none between the ends below.
@@ -117,6 +119,7 @@ class PlasticityMonitor(pl.Callback):
         check_metrics(self.metrics, progress_bar, has_probe=probe is not None)
         self._taps: Taps | None = None
         self._weights: WeightMeters | None = None
+        self._updates: UpdateMeters | None = None
         self._initial: dict[str, list[Tensor]] = {}
         self._remaining, self._began_at = 0, -1
         self._ends_with_epoch = self._has_warned = False
@@ -163,6 +166,8 @@ class PlasticityMonitor(pl.Callback):
         if not self._remaining and (self._ends_with_epoch or self._is_due(trainer)):
             self._begin(trainer, pl_module)
         self._open(self._remaining > 0 and self.probe is None)
+        if self._remaining and self._updates is not None:
+            self._updates.before_batch(trainer)
 
     @override
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
@@ -174,9 +179,10 @@ class PlasticityMonitor(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self._open(False)
-        if self._remaining and self._weights is not None:
+        if self._remaining and self._weights is not None and self._updates is not None:
             if trainer.global_step > self._began_at:
                 self._weights.after_step()
+            self._updates.after_batch(trainer, pl_module, outputs, batch, batch_idx)
             self._remaining = 0 if self._ends_with_epoch and _is_last(trainer, batch_idx) else self._remaining - 1
             if not self._remaining:
                 self._finish(trainer, pl_module, in_batch=True)
@@ -206,6 +212,7 @@ class PlasticityMonitor(pl.Callback):
             watched = watched_groups(groups)
         by_kind = {kind: {n: m for n, m in self.metrics.items() if reads(m) is kind} for kind in Reads}
         features, gradients = by_kind.pop(Reads.FEATURES), by_kind.pop(Reads.FEATURE_GRADIENTS)
+        self._updates = UpdateMeters(by_kind.pop(Reads.LOSSES), pl_module)
         of_weights = {name: metric for metrics in by_kind.values() for name, metric in metrics.items()}
         self._taps = Taps(watched, features, gradients, self.max_samples)
         self._taps.attach()
@@ -217,7 +224,7 @@ class PlasticityMonitor(pl.Callback):
             self._taps.detach()
         if self._weights is not None:
             self._initial = self._weights.initial
-        self._taps, self._weights, self._remaining = None, None, 0
+        self._taps, self._weights, self._updates, self._remaining = None, None, None, 0
 
     def _open(self, is_open: bool) -> None:
         if self._taps is not None:
@@ -253,28 +260,29 @@ class PlasticityMonitor(pl.Callback):
     def _finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, in_batch: bool) -> None:
         assert self._taps is not None  # ruff: ignore[assert] - a measurement has begun
         assert self._weights is not None  # ruff: ignore[assert]
+        assert self._updates is not None  # ruff: ignore[assert]
         unseen = self._taps.unseen()
         values, scores = self._taps.compute()
         values |= self._weights.compute(trainer.optimizers)
-        over_layers = aggregates(values, self.aggregate)
-        extra: dict[str, Tensor | float] = {**over_layers}
+        over_layers, of_updates = aggregates(values, self.aggregate), self._updates.compute()
+        extra: dict[str, Tensor | float] = {**over_layers, **of_updates}
         if self.experience_ends:
             extra["plasticity/experience"] = stream_of(trainer).current_experience
         write_scalars(trainer, values, extra)
         if self._arranged_in != trainer.log_dir:  # TensorBoard takes one arrangement per log
             self._arranged_in = trainer.log_dir
-            write_layout(trainer, values, over_layers)
+            write_layout(trainer, values, self.aggregate)
         if scores:
             histograms = {f"unit_score/{layer}": score for layer, score in scores.items()}
             write_histograms(trainer, histograms | utilities(trainer))
         if unseen and not self._has_warned:
             self._has_warned = True
-            _warn_unseen(unseen)
-        self._publish(pl_module, values, in_batch=in_batch)
+            warn_unseen(unseen)
+        self._publish(pl_module, aggregates(values, ["mean"]) | of_updates, in_batch=in_batch)
 
-    def _publish(self, pl_module: pl.LightningModule, values: Values, *, in_batch: bool) -> None:
+    def _publish(self, pl_module: pl.LightningModule, means: Mapping[str, Tensor], *, in_batch: bool) -> None:
         """Make the means known to the Trainer: to its progress bar and to callbacks that monitor a value."""
-        for name, value in aggregates(values, ["mean"]).items():
+        for name, value in means.items():
             pl_module.log(
                 name,
                 value.float(),
@@ -284,13 +292,6 @@ class PlasticityMonitor(pl.Callback):
                 on_epoch=not in_batch,
                 batch_size=1,
             )
-
-
-def _warn_unseen(layers: Sequence[str]) -> None:
-    rank_zero_warn(
-        f"PlasticityMonitor: no activations arrived from {list(layers)}, so nothing is logged about them. Either they "
-        "did not run, or `torch.compile` ignores the hooks. Pass `probe=`: a probe is run without compilation."
-    )
 
 
 def _is_last(trainer: pl.Trainer, batch_idx: int) -> bool:

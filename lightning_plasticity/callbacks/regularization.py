@@ -12,8 +12,8 @@ from typing_extensions import override
 from lightning_plasticity.callbacks.experience import experience_begins, stream_of
 from lightning_plasticity.callbacks.guards import check_trainer
 from lightning_plasticity.callbacks.parameters import choose_parameters
-from lightning_plasticity.optim.perturbation import check
 from lightning_plasticity.optim.regularization import Decay, ShrinkPerturb
+from lightning_plasticity.optim.settings import check
 
 
 class _DecayCallback(pl.Callback):

@@ -33,6 +33,8 @@ class Reads(Enum):
     """One kind of state that the optimizer keeps for the weights of a layer."""
     PREDICTIONS = auto()
     """Outputs of the whole network and what they should have been; not a measure of one layer."""
+    LOSSES = auto()
+    """Losses of the same samples before and after an update; not a measure of one layer either."""
 
 
 class PlasticityMetric(Metric):

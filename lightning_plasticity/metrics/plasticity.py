@@ -6,14 +6,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torchmetrics import Metric
 from typing_extensions import override
 
 from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.functional.plasticity import sample_plasticity
+from lightning_plasticity.metrics.base import PlasticityMetric, Reads
 
 
-class SamplePlasticity(Metric):
+class SamplePlasticity(PlasticityMetric):
     r"""Mean over samples of :math:`\max(1 - L(W', Z) / \max(L(W, Z), \epsilon), 0)`, in ``[0, 1]``; 0 without samples.
 
     Both losses are to be taken in the same mode, with the same dropout masks, and without moving running statistics.
@@ -35,9 +35,8 @@ class SamplePlasticity(Metric):
         tensor(0.3750, dtype=torch.float64)
     """
 
-    is_differentiable = False
+    reads = Reads.LOSSES
     higher_is_better = True
-    full_state_update = False
     plot_lower_bound = 0.0
     plot_upper_bound = 1.0
 
@@ -77,16 +76,3 @@ class SamplePlasticity(Metric):
     def compute(self) -> Tensor:
         """Return the mean plasticity of all samples since the last reset."""
         return self.plasticity_total / self.plasticity_samples.clamp(min=1)
-
-    @override
-    def plot(self, val: Any = None, ax: Any = None) -> Any:
-        """Plot one or several values of the metric.
-
-        Args:
-            val: A value of ``compute`` or ``forward``, or a list of them, which is drawn as a curve; default: compute.
-            ax: The matplotlib axes to draw into; default: new ones.
-
-        Returns:
-            The figure and the axes.
-        """
-        return self._plot(val, ax)

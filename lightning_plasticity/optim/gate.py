@@ -15,7 +15,7 @@ from typing_extensions import Self
 from lightning_plasticity.errors import StateMismatchError, UnsupportedOptimizerError
 from lightning_plasticity.optim.gated import Curvature
 from lightning_plasticity.optim.noise import NoiseSource
-from lightning_plasticity.optim.perturbation import Correction, Perturbation, Scaling
+from lightning_plasticity.optim.settings import Correction, Perturbation, Scaling
 from lightning_plasticity.optim.unit_gates import UnitGates
 from lightning_plasticity.optim.weight_gates import WeightGates
 from lightning_plasticity.units import UnitGroup, UnitMap

@@ -12,20 +12,10 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 
 from lightning_plasticity.errors import StateMismatchError, UnsupportedOptimizerError
+from lightning_plasticity.optim.blocks import Block, Treated, blocks, gathered, precise_dtype
 from lightning_plasticity.optim.noise import NoiseSource
-from lightning_plasticity.optim.perturbation import (
-    Block,
-    Perturbation,
-    Treated,
-    blocks,
-    check,
-    divisors,
-    gates,
-    gathered,
-    observed,
-    precise_dtype,
-    through_gate,
-)
+from lightning_plasticity.optim.perturbation import Divisors, divisors, gates, observed, through_gate
+from lightning_plasticity.optim.settings import Perturbation, check
 
 _SETTINGS = ("noise_std", "decay_rate", "scaling", "correction", "protecting", "gate_scale")
 
@@ -133,7 +123,7 @@ class GatedOptimizer(Optimizer, ABC):
             self._descend(block, largest)
         return loss
 
-    def _descend(self, block: Block, largest: dict[Any, Tensor]) -> None:
+    def _descend(self, block: Block, largest: Divisors) -> None:
         direction = self.descent(block)
         if block.gated:
             direction = through_gate(block, direction, gates(block, largest), self.noise)

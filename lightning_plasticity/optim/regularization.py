@@ -15,7 +15,7 @@ from typing_extensions import Self
 
 from lightning_plasticity.errors import StateMismatchError, UnsupportedModelError
 from lightning_plasticity.optim.noise import NoiseSource
-from lightning_plasticity.optim.perturbation import check
+from lightning_plasticity.optim.settings import check
 
 
 class AfterStep(ABC):

@@ -14,9 +14,11 @@ from torch.optim import Optimizer
 
 from lightning_plasticity.errors import StateMismatchError, UnsupportedModelError
 from lightning_plasticity.functional.upgd import weight_utility
+from lightning_plasticity.optim.blocks import Block, gathered
 from lightning_plasticity.optim.gated import Curvature, refuse
 from lightning_plasticity.optim.noise import NoiseSource
-from lightning_plasticity.optim.perturbation import Block, Perturbation, divisors, gates, gathered
+from lightning_plasticity.optim.perturbation import divisors, gates
+from lightning_plasticity.optim.settings import Perturbation
 from lightning_plasticity.units import Slot, UnitGroup
 
 

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from lightning_plasticity.optim.blocks import Block, gathered
 from lightning_plasticity.optim.gated import Curvature, GatedOptimizer
-from lightning_plasticity.optim.perturbation import Block, Correction, Scaling, check, gathered
+from lightning_plasticity.optim.settings import Correction, Scaling, check
 
 
 class UPGD(GatedOptimizer):

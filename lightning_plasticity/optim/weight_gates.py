@@ -10,20 +10,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_plasticity.errors import StateMismatchError
+from lightning_plasticity.optim.blocks import Block, Treated, blocks, gathered, precise_dtype
 from lightning_plasticity.optim.gated import Curvature, refuse
 from lightning_plasticity.optim.noise import NoiseSource
-from lightning_plasticity.optim.perturbation import (
-    Block,
-    Perturbation,
-    Treated,
-    blocks,
-    divisors,
-    gates,
-    gathered,
-    observed,
-    precise_dtype,
-    through_gate,
-)
+from lightning_plasticity.optim.perturbation import divisors, gates, observed, through_gate
+from lightning_plasticity.optim.settings import Perturbation
 
 
 class WeightGates:

@@ -29,8 +29,10 @@ from torch import Tensor, nn
 
 from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units import laws
+from lightning_plasticity.units.comparison import difference
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.sandbox import ExampleInputs, Sandbox, sandbox
+from lightning_plasticity.units.table import aligned
 from lightning_plasticity.units.unit_map import UnitMap
 
 _JOINT_FRACTION = 0.04
@@ -112,8 +114,7 @@ class UnitProofs:
         for proof in self.proofs:
             verdicts = (words[getattr(proof, column)] for column in columns)
             rows.append((proof.group, str(proof.size), *verdicts, ", ".join(proof.modes)))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines = aligned(rows)
         lines += [f"{proof.group}: {problem}" for proof in self.proofs for problem in proof.problems]
         return "\n".join(lines)
 
@@ -168,7 +169,7 @@ def verify_units(
                 "inputs that the model accepts in evaluation mode",
                 "Pass as `example_inputs` what the model is called with",
             ) from error
-        if not before or not laws.difference(before, again) <= box.tolerance:
+        if not before or not difference(before, again) <= box.tolerance:
             raise UnsupportedModelError(
                 "the model returned no tensor" if not before else "two identical runs of the model differ",
                 "output tensors that follow from the weights, the inputs and the global random generators",
@@ -188,7 +189,7 @@ def _modes(box: Sandbox) -> tuple[bool, ...]:
     """Return the modes (``training``) in which the model runs and repeats itself."""
     box.training = True
     try:
-        repeats = laws.difference(box.run(), box.run()) <= box.tolerance
+        repeats = difference(box.run(), box.run()) <= box.tolerance
     except Exception:
         repeats = False
     return (False, True) if repeats else (False,)

@@ -263,9 +263,20 @@ def test_tensorboard_gets_a_chart_per_metric_and_histograms_at_a_slower_period(t
     assert [e.step for e in events.Histograms("plasticity/unit_score/net.0")] == [0, 10]
     assert [e.step for e in events.Histograms("plasticity/utility/net.3")] == [0, 10]
     layout = Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
-    charts = {chart.title: list(chart.multiline.tag) for chart in layout.category[0].chart}
+    charts = {chart.title: list(chart.multiline.tag) for page in layout.category for chart in page.chart}
     assert charts["effective_rank"] == ["plasticity/effective_rank/net.0", "plasticity/effective_rank/net.3"]
-    assert charts["effective_rank over all layers"] == ["plasticity/effective_rank/mean"]
+    assert charts["effective_rank, mean"] == ["plasticity/effective_rank/mean"]
+
+
+def test_all_three_aggregates_are_one_band(tmp_path):
+    logger = TensorBoardLogger(tmp_path)
+    _, trainer = fit(tmp_path, PlasticityMonitor(5, aggregate=["max", "mean", "min"]), logger=logger)
+    events = EventAccumulator(trainer.logger.log_dir)
+    events.Reload()
+    layout = Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
+    band = layout.category[0].chart[0].margin.series[0]
+    tags = [f"plasticity/effective_rank/{kind}" for kind in ("mean", "min", "max")]
+    assert [band.value, band.lower, band.upper] == tags
 
 
 def test_the_distance_from_initialization_survives_a_resume(tmp_path):

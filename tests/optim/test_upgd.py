@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, UnsupportedOptimizerError
-from lightning_plasticity.optim import UPGD, AdaUPGD
+from lightning_plasticity.optim import UPGD, AdaUPGD, blocks
 from lightning_plasticity.optim.noise import NoiseSource
 
 SHAPES = [(4, 3), (4,), (2, 4), (1, 5)]
@@ -79,8 +79,9 @@ def test_a_hundred_steps_follow_the_equations(
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 @pytest.mark.parametrize("scaling", ["global", "local", "abs"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_cutting_into_pieces_and_joining_into_lists_give_equal_weights(kind, scaling, dtype):
-    shapes = [(3, 262_144 // 2 + 5), (262_144 + 7,), (), (5,)]
+def test_cutting_into_pieces_and_joining_into_lists_give_equal_weights(kind, scaling, dtype, monkeypatch):
+    monkeypatch.setattr(blocks, "_BLOCK", 64)
+    shapes = [(3, 64 // 2 + 5), (64 + 7,), (3 * 64 + 20,), (), (5,)]
     ends = []
     for foreach in (None, True):
         params = parameters(dtype, shapes=shapes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from torchmetrics import Metric
@@ -105,3 +106,15 @@ class Taps:
                 metrics = metrics | {_SCORES: DormantUnitRatio()}
             self._meters[key] = FeatureMeters(metrics, activation.device, self.max_samples)
         return self._meters[key]
+
+
+def warn_unseen(layers: Sequence[str]) -> None:
+    """Warn about layers of which nothing was measured.
+
+    Args:
+        layers: Their names.
+    """
+    rank_zero_warn(
+        f"PlasticityMonitor: no activations arrived from {list(layers)}, so nothing is logged about them. Either they "
+        "did not run, or `torch.compile` ignores the hooks. Pass `probe=`: a probe is run without compilation."
+    )

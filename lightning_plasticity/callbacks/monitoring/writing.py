@@ -49,25 +49,27 @@ def write_scalars(trainer: pl.Trainer, values: Values, extra: Mapping[str, Tenso
 
 
 @rank_zero_only
-def write_layout(trainer: pl.Trainer, values: Values, extra: Iterable[str]) -> None:
-    """Arrange TensorBoard's custom scalars: one chart per metric, with a curve for every layer.
+def write_layout(trainer: pl.Trainer, values: Values, aggregate: Sequence[str]) -> None:
+    """Arrange TensorBoard's custom scalars: charts of the aggregates first, then one per metric with all layers.
 
     Args:
         trainer: The Trainer.
         values: Values by metric and layer.
-        extra: Names of further scalars of the charts.
+        aggregate: The aggregates that are logged; of all three, the mean is drawn within a band from min to max.
     """
-    charts = {
+    layout: dict[str, dict[str, list[object]]] = {}
+    if aggregate:
+        is_band = {"mean", "min", "max"} <= set(aggregate)
+        kind, shown = ("Margin", ["mean", "min", "max"]) if is_band else ("Multiline", list(aggregate))
+        layout["plasticity of all layers"] = {
+            f"{metric}, {' '.join(shown)}": [kind, [f"{PREFIX}/{metric}/{name}" for name in shown]] for metric in values
+        }
+    layout["plasticity of every layer"] = {
         metric: ["Multiline", [f"{PREFIX}/{metric}/{layer}" for layer in layers]] for metric, layers in values.items()
     }
-    over_layers: dict[str, list[str]] = {}
-    for name in extra:
-        over_layers.setdefault(name.split("/")[1], []).append(name)
-    for metric, names in over_layers.items():
-        charts[f"{metric} over all layers"] = ["Multiline", names]
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
-            logger.experiment.add_custom_scalars({PREFIX: charts})
+            logger.experiment.add_custom_scalars(layout)
 
 
 @rank_zero_only
