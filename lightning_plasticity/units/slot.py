@@ -62,18 +62,22 @@ class Slot:
     shape: tuple[int, ...] | None = None
     kind: SlotKind = "weight"
     _moved: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
+    total_features: int = field(init=False, repr=False)
     _whole: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """See whether the units own one whole dimension in order, so that magnitudes need no table."""
         flat = self.index[0].flatten()
+        object.__setattr__(self, "total_features", flat.numel())
         whole = len(self.dims) == 1 and torch.equal(flat.cpu(), torch.arange(flat.numel()))
         object.__setattr__(self, "_whole", whole)
 
     @property
     def tensor(self) -> Tensor:
         """The parameter or buffer itself, whatever the module holds at this moment."""
-        tensor = getattr(self.module, self.name)
+        tensor = self.module._parameters.get(self.name)  # the module's own lookup is slow
+        if tensor is None:
+            tensor = getattr(self.module, self.name)
         assert isinstance(tensor, Tensor)  # ruff: ignore[assert] - a slot is only ever built on a tensor
         return tensor
 
@@ -148,9 +152,10 @@ class Slot:
         Returns:
             ``out``, or the new tensor.
         """
-        tensor = self.tensor.detach()
-        if self._whole and (self.shape or tensor.shape)[self.dims[0]] == self.index[0].numel():
-            return absolute_sum(tensor if self.shape is None else tensor.view(self.shape), self.dims[0], out)
+        tensor = self.tensor
+        if self._whole and (self.shape or tensor.shape)[self.dims[0]] == self.total_features:
+            tensor = tensor.detach() if self.shape is None else tensor.detach().view(self.shape)
+            return absolute_sum(tensor, self.dims[0], out)
         tensor = self.view(tensor)
         rest = tuple(range(len(self.dims), tensor.ndim))
         sums = (tensor.abs().sum(rest) if rest else tensor.abs())[self.tables(tensor.device)].flatten()
