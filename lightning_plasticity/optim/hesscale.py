@@ -14,10 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor, distributed, nn
 from torch.autograd.graph import Node
+from torch.utils.hooks import RemovableHandle
 
 from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.optim.hesscale_rules import LEAF
-from lightning_plasticity.optim.hesscale_table import MOVES, RULES
+from lightning_plasticity.optim.hesscale_table import BROADCASTS, MOVES, RULES
+
+Edges = tuple[tuple[Node | None, int], ...]
+Graph = dict[Node, tuple[str, Edges]]
 
 _AT_ONCE = {LEAF, "TBackward0"}  # linear, of one output, and met at every layer: what arrives is handed on
 
@@ -55,6 +59,7 @@ class HesScale:
         self.model = model
         self._diagonal: dict[Tensor, Tensor] = {}
         self._averaged = True
+        self._sweep = _Sweep(self, 1.0)
 
     def watch(self, loss: Tensor, *, scale: float = 1.0) -> Tensor:
         """Prepare to follow the backward pass of ``loss``, which must come next.
@@ -71,8 +76,10 @@ class HesScale:
         """
         for parameter in [p for p in self._diagonal if p.grad is None]:
             del self._diagonal[parameter]  # as fresh as its gradient
+        self._sweep.cancel()
+        self._sweep = _Sweep(self, scale)
         if loss.grad_fn is not None:
-            _Sweep(self, scale).prepare(loss.grad_fn)
+            self._sweep.prepare(loss.grad_fn)
         self._averaged = False
         return loss
 
@@ -120,11 +127,13 @@ class _Sweep:
     def __init__(self, owner: HesScale, scale: float) -> None:
         self.owner, self.scale = owner, scale
         self.pending: dict[Node, dict[int, Tensor]] = {}
+        self._hooks: dict[Node, RemovableHandle] = {}
+        self._graph: Graph = {}
 
     def prepare(self, root: Node) -> None:
         """Hook every node between the loss and the parameters."""
-        nodes = _ancestors(root)
-        reasons = [(node, _objection(node)) for node in nodes]
+        self._graph = _ancestors(root)
+        reasons = [(node, _objection(node, name)) for node, (name, _) in self._graph.items()]
         problems = [f"{_place(node, self.owner.model)}, which {reason}" for node, reason in reasons if reason]
         if problems:
             raise UnsupportedModelError(
@@ -132,57 +141,65 @@ class _Sweep:
                 "layers that are linear or element by element, and batch normalisation in evaluation mode",
                 "Use first-order utilities (no curvature), or put normalisation layers into evaluation mode",
             )
-        for node in nodes:
-            if node.name() not in _AT_ONCE:
-                node.register_prehook(partial(self._pass, node))
+        for node, (name, _) in self._graph.items():
+            if name not in _AT_ONCE:
+                self._hooks[node] = node.register_prehook(partial(self._pass, node))
 
-    @torch.no_grad()
+    def cancel(self) -> None:
+        """Forget the graph, and the hooks of a backward pass that did not come, which would keep it alive."""
+        for hook in self._hooks.values():
+            hook.remove()
+        self._hooks, self._graph, self.pending = {}, {}, {}
+
     def _pass(self, node: Node, gradients: tuple[Tensor | None, ...]) -> None:
         """Send what has gathered at a node on to its inputs, just before its gradient passes."""
+        self._hooks.pop(node).remove()
         gathered = self.pending.pop(node, {})
-        name = node.name()
-        if name in MOVES:
-            if gathered:
+        name, edges = self._graph[node]
+        rule = RULES.get(name)
+        if not gathered and (rule is None or rule.bend is None):
+            return
+        with torch.no_grad():
+            if rule is None:
                 moved: Any = node(*(gathered.get(i) for i in range(len(gradients))))  # type: ignore[operator]
-                self._deliver(node, moved if isinstance(moved, tuple) else (moved,))
-        else:
-            needed = tuple(following is not None for following, _ in node.next_functions)
-            self._deliver(node, RULES[name](node, gradients[0], gathered.get(0), needed))
+                self._deliver(edges, moved if isinstance(moved, tuple) else (moved,))
+            else:
+                needed = tuple(following is not None for following, _ in edges)
+                self._deliver(edges, rule(node, gradients[0], gathered.get(0), needed), resize=name in BROADCASTS)
 
-    def _deliver(self, node: Node, values: Sequence[Tensor | None]) -> None:
-        for (following, position), value in zip(node.next_functions, values, strict=True):
+    def _deliver(self, edges: Edges, values: Sequence[Tensor | None], *, resize: bool = False) -> None:
+        for (following, position), value in zip(edges, values, strict=True):
             if following is not None and value is not None:
-                shape = following._input_metadata[position].shape
-                self._gather(following, position, value if value.shape == shape else value.sum_to_size(shape))
+                if resize:
+                    value = value.sum_to_size(following._input_metadata[position].shape)
+                self._gather(following, position, value)
 
     def _gather(self, node: Node, position: int, value: Tensor) -> None:
         """Add a second derivative to those of the output ``position`` of a node."""
-        name = node.name()
+        name, edges = self._graph[node]
         if name == LEAF:
             parameter = node.variable  # type: ignore[attr-defined]
             value = value.to(torch.promote_types(parameter.dtype, torch.float32))
             self.owner.add(parameter, value / self.scale if self.scale != 1 else value)
         elif name == "TBackward0":
-            self._deliver(node, (value.t(),))
+            self._deliver(edges, (value.t(),))
         else:
             waiting = self.pending.setdefault(node, {})
             waiting[position] = waiting[position] + value if position in waiting else value
 
 
-def _ancestors(root: Node) -> list[Node]:
-    """Return the nodes between a loss and its leaves, each once."""
-    nodes: list[Node] = []
-    seen, front = {root}, [root]
+def _ancestors(root: Node) -> Graph:
+    """Return the nodes between a loss and its leaves, from the loss on, with their names and what they lead to."""
+    graph: Graph = {}
+    front = [root]
     while front:
-        nodes.extend(front)
-        reached = dict.fromkeys(each for node in front for each, _ in node.next_functions if each is not None)
-        front = [node for node in reached if node not in seen]
-        seen.update(front)
-    return nodes
+        graph.update((node, (node.name(), node.next_functions)) for node in front)
+        reached = dict.fromkeys(following for node in front for following, _ in graph[node][1])
+        front = [node for node in reached if node is not None and node not in graph]
+    return graph
 
 
-def _objection(node: Node) -> str:
-    name = node.name()
+def _objection(node: Node, name: str) -> str:
     if name in RULES:
         return RULES[name].objection(node)
     return "" if name in MOVES or name == LEAF else "has no rule"

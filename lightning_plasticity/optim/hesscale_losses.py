@@ -18,7 +18,7 @@ def _softmax_slope(node: Any, h: Tensor, needed: Needed) -> Values:
 def _softmax_bend(node: Any, g: Tensor) -> Tensor:
     """A loss that is linear in log-probabilities, with coefficients ``g``, has ``-sum(g)`` times log-sum-exp in it."""
     q, dim = saved(node, "result").to(g.dtype).exp(), node._saved_dim
-    return -g.sum(dim, keepdim=True) * (q - q.square())
+    return torch.addcmul(q, q, q, value=-1).mul_(g.sum(dim, keepdim=True).neg_())
 
 
 def _slope(node: Any, h: Tensor, needed: Needed) -> Values:

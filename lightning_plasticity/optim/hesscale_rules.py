@@ -68,14 +68,23 @@ def _again(node: Any, h: Tensor) -> Tensor:
 
 def addmm(node: Any, h: Tensor, needed: Needed) -> Values:
     """Bias, activation and weight of a linear layer."""
-    bias = h.sum(0) * node._saved_beta**2 if needed[0] else None
-    return bias, *_product(node._saved_mat1, node._saved_mat2, h * node._saved_alpha**2, needed[1:])
+    bias = _times_squared(h.sum(0), node._saved_beta) if needed[0] else None
+    return bias, *_product(node._saved_mat1, node._saved_mat2, _times_squared(h, node._saved_alpha), needed[1:])
+
+
+def _times_squared(h: Tensor, factor: float) -> Tensor:
+    return h if factor == 1 else h * factor**2
 
 
 def _product(first: Tensor | None, second: Tensor | None, h: Tensor, needed: Needed) -> Values:
-    left = h @ second.to(h.dtype).square().mT if needed[0] and second is not None else None
-    right = (h.mT @ first.to(h.dtype).square()).mT if needed[1] and first is not None else None
+    left = h @ _squared(second, h).mT if needed[0] and second is not None else None
+    right = (h.mT @ _squared(first, h)).mT if needed[1] and first is not None else None
     return left, right
+
+
+def _squared(factor: Tensor, like: Tensor) -> Tensor:
+    factor = factor.to(like.dtype)
+    return factor * factor
 
 
 def convolution(node: Any, h: Tensor, needed: Needed) -> Values:

@@ -77,3 +77,6 @@ RULES: dict[str, Rule] = LOSSES | {
     "SoftplusBackward0": _curve(lambda node, x: functional.softplus(x, node._saved_beta, node._saved_threshold)),
 }
 """The other operations that can be passed. ``pow`` covers the squares of hand-written losses."""
+
+BROADCASTS = frozenset({"AddBackward0", "DivBackward0", "MulBackward0", "PreluKernelBackward0", "SubBackward0"})
+"""Operations whose inputs may be smaller than their output, which autograd sums to size after the node."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from lightning_plasticity.replacement.ages import Ages
 from lightning_plasticity.replacement.selection import Selection
 from lightning_plasticity.units import Skipped, UnitGroup
-from lightning_plasticity.units.unit_map import skipped_lines
+from lightning_plasticity.units.table import aligned, skipped_lines
 
 QUANTILES: Mapping[str, float] = {"utility_low": 0.05, "utility_median": 0.5, "utility_high": 0.95}
 """Quantiles of the scores of a group, by the name they are logged under."""
@@ -104,7 +104,4 @@ def plan(
         first = selection.maturity_threshold + 1 if isinstance(selection, Maturing) else 1
         first = -(-first // period) * period
         rows.append((group.name, str(group.size), rate, str(first), "coupled" if group.coupled else ""))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines += skipped_lines(skipped)
-    return "\n".join(lines)
+    return "\n".join([*aligned(rows, numbers=rows[0][1:4]), *skipped_lines(skipped)])

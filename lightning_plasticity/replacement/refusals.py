@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from torch import nn
 from torch.optim import Optimizer
@@ -55,7 +56,8 @@ def treatable(units: UnitMap, optimizers: Sequence[Optimizer], statistics: Seque
     if all(reasons.values()):
         return units
     left_out = tuple(Skipped(name, reason) for name, reason in reasons.items() if reason is not None)
-    return UnitMap(units.model, tuple(g for g in units if reasons[g.name] is None), units.skipped + left_out)
+    kept = tuple(group for group in units if reasons[group.name] is None)
+    return replace(units, groups=kept, skipped=units.skipped + left_out)
 
 
 def observed(statistics: Sequence[Statistic]) -> list[str]:

@@ -13,6 +13,7 @@ from lightning_plasticity.units.guards import untouched
 from lightning_plasticity.units.labels import Labels
 from lightning_plasticity.units.naming import module_names, with_unique_names
 from lightning_plasticity.units.reasons import left_out
+from lightning_plasticity.units.refusals import check_model, unwrapped
 from lightning_plasticity.units.sources import Sources
 from lightning_plasticity.units.trace import run_under_labels
 from lightning_plasticity.units.unit_map import UnitMap
@@ -58,11 +59,13 @@ def discover_units(
         >>> model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5))
         >>> print(discover_units(model, torch.randn(2, 3, 8, 8)).summary())
         group  units  written by  read by
-        0      8      0           4
+        0          8  0           4
+        1 group, 8 units, 99.7% of all weights
         skipped 4: it reaches the output of the model
     """
+    check_model(model)
     names = module_names(model)
-    forward = _forward(model, example_inputs)
+    forward = _forward(unwrapped(model), example_inputs)
     with untouched(model):
         verdict = _settled(model, forward, names, through_norms)
     found = verdict.groups()

@@ -70,6 +70,12 @@ class Execution:
 
     def __post_init__(self) -> None:
         self.shadow = Shadow(lambda labels: self.labels.spoil(labels, "its memory is read as another type"))
+        self.frames.on_entry = self._take_for_data
+
+    def _take_for_data(self, tensor: Tensor) -> None:
+        """Take what the model is run on for data, even if the example makes it from nothing."""
+        if self.sources.find(tensor) is None and self.shadow.origin(tensor) is Origin.CONSTANT:
+            self.shadow.mark(tensor, Origin.DATA)
 
     # -- what a tensor is -------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from lightning_plasticity.units.sandbox import tensors_in
 from lightning_plasticity.units.shadow import storage_key
 
 
@@ -57,6 +58,7 @@ class Frames:
         self._stack: list[tuple[nn.Module, list[_Port]]] = []
         self._outputs: dict[int, _Port] = {}
         self.top_outputs: list[Any] = []
+        self.on_entry: Callable[[Tensor], None] | None = None  # told what modules are given that no module calls
 
     @property
     def path(self) -> str:
@@ -79,7 +81,10 @@ class Frames:
 
     def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         given: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
-        ports = [_Port(module, "input", key, t, t._version) for key, t in given if isinstance(t, Tensor)]
+        if not self._stack and self.on_entry is not None:
+            for tensor in tensors_in((args, kwargs)):
+                self.on_entry(tensor)
+        ports = [_Port(module, "input", key, t, version_of(t)) for key, t in given if isinstance(t, Tensor)]
         self._stack.append((module, ports))
         self.executed.add(module)
 
@@ -90,7 +95,7 @@ class Frames:
         given = enumerate(output) if isinstance(output, (tuple, list)) else [(0, output)]
         for key, tensor in given:
             if isinstance(tensor, Tensor):
-                self._outputs[storage_key(tensor)] = _Port(module, "output", key, tensor, tensor._version)
+                self._outputs[storage_key(tensor)] = _Port(module, "output", key, tensor, version_of(tensor))
 
     def taps(self, read: Tensor, time: int, labels: Callable[[Tensor], Tensor | None]) -> list[TapCandidate]:
         """Return where ``read``, an activation that a weight reads now, can be observed; the best place first.
@@ -110,7 +115,7 @@ class Frames:
         for ports in (inputs, outputs):
             for port in ports:
                 t = port.tensor
-                seen = labels(t) if t.numel() == read.numel() and t._version == port.version else None
+                seen = labels(t) if t.numel() == read.numel() and version_of(t) == port.version else None
                 dim = None if seen is None else _feature_dim(seen, t)
                 if seen is not None and dim is not None:
                     features = seen.expand([n if d == dim else 1 for d, n in enumerate(t.shape)]).reshape(-1)
@@ -118,6 +123,11 @@ class Frames:
                     found.append(TapCandidate(port.module, path, port.where, port.key, dim - t.ndim, features, time))
                     break
         return found
+
+
+def version_of(tensor: Tensor) -> int:
+    """Return how often ``tensor`` was written to; 0 where nobody counts (tensors made in inference mode)."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def _feature_dim(labels: Tensor, tensor: Tensor) -> int | None:

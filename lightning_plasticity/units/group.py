@@ -5,18 +5,19 @@ Letters: ``U`` units, ``K`` features per unit where they are read, ``F`` feature
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, Literal
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from lightning_plasticity.units.binding import Bound
 from lightning_plasticity.units.slot import Slot
 
 
 @dataclass(frozen=True, eq=False)
-class Tap:
+class Tap(Bound):
     """Where the activation of the units can be observed: an input or an output of a module.
 
     Args:
@@ -28,12 +29,14 @@ class Tap:
         index: The features along ``dim`` that each unit owns, ``[U, K]``.
     """
 
-    module: nn.Module
+    _held: ClassVar[str] = "module"
+
+    module: nn.Module = field(repr=False)
     path: str
     where: Literal["input", "output"]
     key: int | str
     dim: int
-    index: Tensor
+    index: Tensor = field(repr=False)
 
     def watch(self, listener: Callable[[Tensor], None]) -> RemovableHandle:
         """Call ``listener`` with the tapped tensor in every forward pass, in any mode, until the handle is removed.
@@ -96,3 +99,18 @@ class UnitGroup:
     def slots(self) -> tuple[Slot, ...]:
         """All slots of the group: incoming, norms, outgoing."""
         return self.incoming + self.norms + self.outgoing
+
+    def bound_to(self, modules: Mapping[str, nn.Module]) -> UnitGroup:
+        """Return the same units in the modules of another model, or of a changed one.
+
+        Args:
+            modules: Every module of that model by its dotted name.
+        """
+
+        def bound(slots: tuple[Slot, ...]) -> tuple[Slot, ...]:
+            return tuple(replace(slot, module=modules[slot.path.rpartition(".")[0]]) for slot in slots)
+
+        tap = None if self.tap is None else replace(self.tap, module=modules[self.tap.path])
+        return replace(
+            self, incoming=bound(self.incoming), norms=bound(self.norms), outgoing=bound(self.outgoing), tap=tap
+        )

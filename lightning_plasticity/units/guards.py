@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lightning_plasticity.units.frames import version_of
 from lightning_plasticity.units.restoring import (
     attributes_restored,
     buffer_values_restored,
     random_state_restored,
+    uncompiled,
     unfused_attention,
 )
 
@@ -37,7 +39,9 @@ def untouched(model: nn.Module) -> Generator[None, None, None]:
         stack.enter_context(_attribute_values_restored(model))
         stack.enter_context(random_state_restored(model))
         stack.enter_context(unfused_attention())
+        stack.enter_context(uncompiled())
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(torch.no_grad())
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
@@ -48,12 +52,12 @@ def untouched(model: nn.Module) -> Generator[None, None, None]:
 def _attribute_values_restored(model: nn.Module) -> Generator[None, None, None]:
     """Put back the numbers in tensors that are plain attributes, such as the states of a metric."""
     held = [v for module in model.modules() for v in vars(module).values() if isinstance(v, Tensor)]
-    values = [(tensor, tensor.clone(), tensor._version) for tensor in held if tensor.layout is torch.strided]
+    values = [(tensor, tensor.clone(), version_of(tensor)) for tensor in held if tensor.layout is torch.strided]
     try:
         yield
     finally:
         for tensor, value, version in values:
-            if tensor._version != version:
+            if version_of(tensor) != version:
                 tensor.data.copy_(value)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from lightning_plasticity.units.group import UnitGroup
 
@@ -37,6 +38,33 @@ def module_names(model: nn.Module) -> dict[nn.Module, str]:
         ]
         names[module] = ".".join(kept)
     return names
+
+
+def modules_by_name(model: nn.Module) -> dict[str, nn.Module]:
+    """Return every module by its dotted name without wrappers; of a wrapper and what it wraps, the latter."""
+    return {name: module for module, name in module_names(model).items()}
+
+
+def tensor_at(modules: Mapping[str, nn.Module], path: str) -> Tensor | None:
+    """Return the parameter or buffer with the dotted name ``path``; None if there is none."""
+    layer, _, name = path.rpartition(".")
+    owner = modules.get(layer)
+    if owner is None:
+        return None
+    own = {**owner._parameters, **owner._buffers}
+    return own.get(name)
+
+
+def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every parameter by its dotted name without wrappers; a shared one under its first name."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    seen: set[int] = set()
+    for module, path in module_names(model).items():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) not in seen and not is_lazy(parameter):
+                shapes[f"{path}.{name}" if path else name] = tuple(parameter.shape)
+            seen.add(id(parameter))
+    return shapes
 
 
 def with_unique_names(groups: Sequence[UnitGroup]) -> tuple[UnitGroup, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.sources import Source
@@ -16,7 +16,10 @@ _REMEDIES = {
     "frozen": "Set requires_grad=True on it to have its units treated",
     "normalisation layer": "Pass through_norms=True",
     "has no rule": "Replace the operation by others, or leave the layer alone",
+    "tied weights": "Give each use a weight of its own to have its units treated",
+    "leave torch": "Keep the computation in PyTorch",
 }
+_RECURRENT = ("it is recurrent: its units feed themselves from step to step", "Leave it to the other groups")
 _UNUSED = "its weight met no activation on the example"
 _STREAM = "its units are a residual stream: other layers add to them as well"
 
@@ -34,12 +37,15 @@ def left_out(verdict: Verdict, groups: Sequence[UnitGroup], streams: Sequence[Un
     """
     run = verdict.run
     offered = {slot.path for group in groups for slot in group.slots}
-    stream = {slot.path for group in streams for slot in group.incoming}  # those who only read one are no part of it
+    stream = {s.path for group in streams for s in group.incoming + group.norms}  # who only reads one is no part of it
     rows: dict[str, list[Skipped]] = {}
     for source in run.sources.all:
         reasons: list[tuple[str, str]] = []
         if source.path in stream:
-            reasons = [(_STREAM, "discover_units(..., residual='group') lists them")] if source.orientations else []
+            is_layer = source.orientations or source.tensor.ndim > 1
+            reasons = [(_STREAM, "discover_units(..., residual='group') lists them")] if is_layer else []
+        elif isinstance(source.module, (nn.RNNBase, nn.RNNCellBase)) and source.path not in offered:
+            reasons = [_RECURRENT] if source.tensor.ndim > 1 else []
         elif any(use.role == "in" and use.source is source for use in run.uses.values()):
             reasons = _of_rows(verdict, source)
         elif source.is_parameter and source.path not in offered and source.tensor.ndim > 1:
@@ -57,7 +63,7 @@ def _of_rows(verdict: Verdict, source: Source) -> list[tuple[str, str]]:
     codes = torch.where(off, run.labels.off_reason[labels], verdict.reason[verdict.root[labels]])
     faulty = codes[codes != 0]
     if len(faulty) and source.problem:
-        return [(f"{source.path} {source.problem}", _remedy(source.problem))]
+        return [(f"its {source.name} {source.problem}", _remedy(source.problem))]
     found = []
     for code in _by_frequency(faulty):
         share = int((faulty == code).sum())

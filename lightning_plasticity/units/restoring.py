@@ -4,27 +4,45 @@ from __future__ import annotations
 
 import random
 import sys
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import copy
+from typing import Any
 
 import torch
 from torch import nn
 
+_CONTAINERS = frozenset({list, dict, set, deque, OrderedDict, defaultdict})
+
 
 @contextmanager
 def attributes_restored(model: nn.Module) -> Generator[None, None, None]:
-    """Put back what is rebound on a module: its mode, caches, replaced buffers."""
-    attributes = [(module, dict(vars(module))) for module in model.modules()]
-    buffers = [(module._buffers, dict(module._buffers)) for module in model.modules()]
+    """Put back what is bound to a module and what its containers hold: modes, caches, replaced buffers, new layers."""
+    saved = []
+    for module in model.modules():
+        attributes = vars(module)
+        contents = {name: copy(value) for name, value in attributes.items() if type(value) in _CONTAINERS}
+        saved.append((attributes, dict(attributes), contents))
     try:
         yield
     finally:
-        for module, saved in attributes:
-            vars(module).clear()
-            vars(module).update(saved)
-        for current, kept in buffers:
-            current.clear()
-            current.update(kept)
+        for attributes, before, contents in saved:
+            attributes.clear()
+            attributes.update(before)
+            for name, content in contents.items():
+                _refill(before[name], content)
+
+
+def _refill(container: Any, content: Any) -> None:
+    """Give a container its contents back, unless it still has them; others may hold it, so it keeps its identity."""
+    if isinstance(container, dict):
+        same = list(container) == list(content) and all(container[key] is content[key] for key in content)
+    else:  # by identity: tensors do not compare to a truth value
+        same = len(container) == len(content) and all(a is b for a, b in zip(container, content, strict=True))
+    if not same:
+        container.clear()
+        (container.extend if isinstance(container, (list, deque)) else container.update)(content)
 
 
 @contextmanager
@@ -70,3 +88,12 @@ def unfused_attention() -> Generator[None, None, None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(enabled)
+
+
+def uncompiled() -> AbstractContextManager[None]:
+    """Let compiled parts run as they were written: nothing is compiled for a run that is not in earnest."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and asking for it would take seconds
+        return nullcontext()
+    set_stance = getattr(torch.compiler, "set_stance", None)  # from PyTorch 2.6
+    stance: AbstractContextManager[None] = nullcontext() if set_stance is None else set_stance("force_eager")
+    return stance

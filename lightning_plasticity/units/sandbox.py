@@ -14,16 +14,16 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import is_lazy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
-from lightning_plasticity.errors import UnsupportedModelError
+from lightning_plasticity.units.refusals import check_model, unwrapped
 from lightning_plasticity.units.restoring import (
     attributes_restored,
     buffer_values_restored,
     random_state_restored,
     seed_everything,
+    uncompiled,
     unfused_attention,
 )
 from lightning_plasticity.units.slot import Slot
@@ -156,18 +156,17 @@ def sandbox(
         The sandbox.
 
     Raises:
-        UnsupportedModelError: If the model has parameters without a shape.
+        UnsupportedModelError: If the model is of a kind that cannot be taken apart, such as a lazy one.
     """
-    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
-    if lazy:
-        raise UnsupportedModelError(
-            f"{lazy[0]!r} has no shape yet (a lazy module)", "a model that is built", "Run the model once before"
-        )
+    check_model(model)
+    model = unwrapped(model)
     generator = torch.Generator().manual_seed(seed)
     with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(random_state_restored(model))
         stack.enter_context(attributes_restored(model))
         stack.enter_context(unfused_attention())
+        stack.enter_context(uncompiled())
         stack.enter_context(_data_swapped(model, dtype, generator))
         call, inputs = _call(model, example_inputs, dtype)
         yield Sandbox(model, call, inputs, dtype, seed)

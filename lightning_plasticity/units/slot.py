@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from lightning_plasticity.functional.utility import absolute_sum
+from lightning_plasticity.units.binding import Bound
 from lightning_plasticity.units.writing import write
 
 SlotKind: TypeAlias = Literal["weight", "bias", "scale", "shift", "mean", "variance", "carried"]
@@ -29,7 +30,7 @@ _NEUTRAL: dict[str, float] = {"bias": 0.0, "scale": 1.0, "shift": 0.0, "mean": 0
 
 
 @dataclass(frozen=True, eq=False)
-class Slot:
+class Slot(Bound):
     """The entries of one parameter or buffer that belong to the units of a group.
 
     A unit's entries are found by splitting dimensions (``shape``, rarely needed), choosing one or more of the
@@ -46,6 +47,9 @@ class Slot:
         shape: Shape the tensor is viewed in before ``dims`` are taken; it may only split dimensions. Default: as is.
         kind: What the model does with the entries, see :data:`SlotKind`; what to reset them to follows from it.
 
+    Attributes:
+        found_in: The shape of the tensor when the slot was made.
+
     Example:
         >>> layer = nn.Linear(3, 2, bias=False)
         >>> columns = Slot(layer, "weight", "layer.weight", dims=(1,), index=(torch.arange(3)[:, None],))
@@ -54,23 +58,36 @@ class Slot:
         tensor([False,  True, False])
     """
 
-    module: nn.Module
+    _held: ClassVar[str] = "module"
+
+    module: nn.Module = field(repr=False)
     name: str
     path: str
     dims: tuple[int, ...]
-    index: tuple[Tensor, ...]
+    index: tuple[Tensor, ...] = field(repr=False)
     shape: tuple[int, ...] | None = None
     kind: SlotKind = "weight"
+    found_in: tuple[int, ...] = field(init=False, repr=False)
     _moved: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
     total_features: int = field(init=False, repr=False)
     _whole: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """See whether the units own one whole dimension in order, so that magnitudes need no table."""
+        """Note the shape of the tensor, and whether the units own one whole dimension in order: that needs no table."""
         flat = self.index[0].flatten()
         object.__setattr__(self, "total_features", flat.numel())
         whole = len(self.dims) == 1 and torch.equal(flat.cpu(), torch.arange(flat.numel()))
         object.__setattr__(self, "_whole", whole)
+        object.__setattr__(self, "found_in", tuple(self.tensor.shape))
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_moved": {}}
+
+    def fits(self, tensor: Tensor) -> bool:
+        """Return whether the units can lie in ``tensor`` as they did: it may differ where they are not counted."""
+        if tensor.ndim != len(self.found_in) or self.shape is not None:
+            return tuple(tensor.shape) == self.found_in
+        return all(tensor.shape[dim] == self.found_in[dim] for dim in self.dims)
 
     @property
     def tensor(self) -> Tensor:

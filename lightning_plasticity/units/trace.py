@@ -76,7 +76,7 @@ def run_under_labels(run: Execution, model: nn.Module, forward: Callable[[], Any
         training: The mode.
 
     Raises:
-        UnsupportedModelError: If the model cannot be run.
+        UnsupportedModelError: If the model cannot be run, or builds layers while it runs.
     """
     set_mode(model, training)
     run.frames.restart()
@@ -88,12 +88,26 @@ def run_under_labels(run: Execution, model: nn.Module, forward: Callable[[], Any
             with LeaveMode(run), LabelMode(run):
                 output = forward()
         except Exception as error:
+            where = f"in layer {run.frames.path!r}" if run.frames.path else "outside of its layers"
             raise UnsupportedModelError(
-                f"the model failed on the example in {'training' if training else 'evaluation'} mode, in layer "
-                f"{run.frames.path or 'at the top'!r}: {type(error).__name__}: {error}",
+                f"the model failed on the example in {'training' if training else 'evaluation'} mode, {where}: "
+                f"{type(error).__name__}: {error}",
                 "an example that the model can be run on",
                 "Pass other `example_inputs`: a tensor, a tuple, a dict, or a function that runs the model",
             ) from error
+    _check_complete(run, model)
     found = list(tensors_in(output)) or list(tensors_in(run.frames.top_outputs))
     for tensor in found:
         run.spoil(run.of(tensor), "it reaches the output of the model")
+
+
+def _check_complete(run: Execution, model: nn.Module) -> None:
+    """Refuse a model that has built layers while it ran: nobody could follow their weights."""
+    built = [name for name, module in model.named_modules() if module not in run.frames.names]
+    built += [name for name, parameter in model.named_parameters() if run.sources.find(parameter) is None]
+    if built:
+        raise UnsupportedModelError(
+            f"layers that the forward pass builds: {', '.join(map(repr, built))}",
+            "a model that has all of its layers before it runs",
+            "Run the model once on the example before its units are looked for",
+        )

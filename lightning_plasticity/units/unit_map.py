@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from typing import ClassVar
 
+import torch
 from torch import nn
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError
+from lightning_plasticity.units.binding import Bound
 from lightning_plasticity.units.group import UnitGroup
+from lightning_plasticity.units.naming import modules_by_name, parameter_shapes, tensor_at
+from lightning_plasticity.units.slot import Slot
+from lightning_plasticity.units.table import aligned, skipped_lines, together
 
 
 @dataclass(frozen=True)
@@ -29,18 +35,40 @@ class Skipped:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class UnitMap:
+class UnitMap(Bound):
     """The unit groups of a model, from input to output, and the layers that have none.
+
+    A map points into its model. A pickle of it holds names and positions, no module and no weight; what was unpickled
+    can be read (names, summary, coverage) and is made live again by :meth:`update`. ``copy.deepcopy((model, units))``
+    copies both, and the copies belong together; a deep copy of the map alone brings a copy of the model along.
 
     Args:
         model: The model the slots point into.
         groups: The groups, in the order in which the model computes them.
         skipped: The layers that were left alone, each with its reason.
+        shapes: The shape of every parameter of the model by dotted name; default: as they are now.
+
+    Example:
+        >>> import pickle
+        >>> from lightning_plasticity import discover_units
+        >>> model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+        >>> sent = pickle.dumps(discover_units(model, torch.randn(2, 4)))
+        >>> unit_map = pickle.loads(sent).update(model)
+        >>> unit_map["0"].incoming[0].tensor is model[0].weight
+        True
     """
+
+    _held: ClassVar[str] = "model"
 
     model: nn.Module
     groups: tuple[UnitGroup, ...]
     skipped: tuple[Skipped, ...] = ()
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Note which parameters the model has, so that :meth:`update` knows what is new."""
+        if not self.shapes:
+            object.__setattr__(self, "shapes", parameter_shapes(self.model))
 
     def __iter__(self) -> Iterator[UnitGroup]:
         return iter(self.groups)
@@ -56,11 +84,47 @@ class UnitMap:
 
     @property
     def coverage(self) -> float:
-        """The share of the model's hidden weights that belong to some unit, in ``[0, 1]``."""
-        owned = {id(slot.tensor): slot.tensor.numel() for group in self.groups for slot in group.slots}
-        parameters = {id(p): p.numel() for p in self.model.parameters()}
-        total = sum(parameters.values())
-        return sum(n for key, n in owned.items() if key in parameters) / total if total else 0.0
+        """The share of the entries of the model's parameters that belong to some unit, in ``[0, 1]``.
+
+        An entry belongs to a unit if it is in one of its slots: it writes the unit, scales or shifts it, or reads it.
+        It counts once, also if it reads one unit and writes another; a shared parameter counts once; buffers do not
+        count. What is left is what no hidden unit owns, such as the bias of the output. 0 without parameters.
+        """
+        slots: dict[str, list[Slot]] = {}
+        for slot in (slot for group in self.groups for slot in group.slots if slot.path in self.shapes):
+            slots.setdefault(slot.path, []).append(slot)
+        total = sum(math.prod(shape) for shape in self.shapes.values())
+        return sum(map(_owned_entries, slots.values())) / total if total else 0.0
+
+    def update(self, model: nn.Module) -> UnitMap:
+        """Return the same groups, under the same names, bound to ``model``, which nothing is run on.
+
+        For a map that was unpickled, for a copy of the model, and for a model in which a layer was exchanged or a head
+        grew: slots find their tensors by name, and a tensor may have changed in dimensions that count no units of this
+        map. How the layers are connected is taken to be the same; :func:`~lightning_plasticity.units.verify_units`
+        tells whether it is.
+
+        Args:
+            model: The model, in any wrapper.
+
+        Returns:
+            A new map; this one is left as it is.
+
+        Raises:
+            StateMismatchError: If a layer of a group is gone or no longer fits, or if there are layers of which the map
+                does not know what they read.
+        """
+        modules, shapes = modules_by_name(model), parameter_shapes(model)
+        problems = [problem for group in self.groups for problem in _misfits(group, modules)]
+        problems += [f"{path!r} is new, and may read or write units" for path in shapes if path not in self.shapes]
+        if problems:
+            raise StateMismatchError(
+                f"a model that the unit map does not fit: {'; '.join(dict.fromkeys(problems))}",
+                "the layers in which the units were found, each with as many units as then",
+                "Run `discover_units(model, example_inputs)` again: groups that are still there keep their names",
+            )
+        groups = tuple(group.bound_to(modules) for group in self.groups)
+        return UnitMap(model, groups, self.skipped, shapes)
 
     def select(self, include: Sequence[str] | str | None = None, exclude: Sequence[str] | str | None = None) -> UnitMap:
         """Return the map restricted to groups whose name matches.
@@ -100,21 +164,24 @@ class UnitMap:
                 "Correct the patterns in `include` or `exclude`",
             )
         left_out = [Skipped(g.name, "left out by include / exclude") for g in self.groups if g not in chosen]
-        return UnitMap(self.model, tuple(chosen), self.skipped + tuple(left_out))
+        return replace(self, groups=tuple(chosen), skipped=self.skipped + tuple(left_out))
 
     def summary(self) -> str:
-        """Return a table for people: one line per group, then one per skipped layer.
+        """Return a table for people: one line per group, one with the totals, then why the other layers are left alone.
 
         Returns:
-            The table as text, without a trailing newline.
+            The table as text, without a trailing newline. Marks: *coupled*, a norm mixes the units; *residual*, they
+            are a residual stream; *not observed*, no module takes or returns their activation, so that only utilities
+            of weights apply to them.
         """
         rows = [("group", "units", "written by", "read by", "")]
         for g in self.groups:
-            marks = ", ".join(mark for mark, is_set in (("coupled", g.coupled), ("residual", g.residual)) if is_set)
-            rows.append((g.name, str(g.size), _layers(g.incoming), _layers(g.outgoing), marks))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-        return "\n".join([*lines, *skipped_lines(self.skipped)])
+            marks = {"coupled": g.coupled, "residual": g.residual, "not observed": g.tap is None}
+            shown = ", ".join(mark for mark, is_set in marks.items() if is_set)
+            rows.append((g.name, str(g.size), _layers(g.incoming), _layers(g.outgoing), shown))
+        units = sum(group.size for group in self.groups)
+        total = f"{len(self)} group{'s' * (len(self) != 1)}, {units} units, {self.coverage:.1%} of all weights"
+        return "\n".join([*aligned(rows), total, *skipped_lines(self.skipped)])
 
     def __str__(self) -> str:
         return self.summary()
@@ -124,17 +191,28 @@ class UnitMap:
         return f"{type(self).__name__}({len(self)} groups, {units} units, {len(self.skipped)} skipped)"
 
 
-def skipped_lines(skipped: Iterable[Skipped]) -> list[str]:
-    """Return one line for people per reason, with the layers that are left alone for it."""
-    layers: dict[tuple[str, str], list[str]] = {}
-    for each in skipped:
-        layers.setdefault((each.reason, each.remedy), []).append(each.layer)
-    return [
-        f"skipped {', '.join(names)}: {reason}" + (f" ({remedy})" if remedy else "")
-        for (reason, remedy), names in layers.items()
-    ]
+def _owned_entries(slots: Sequence[Slot]) -> int:
+    """Return how many entries of one tensor some unit owns; all ``slots`` lie in it."""
+    owned = torch.zeros(slots[0].found_in, dtype=torch.bool)
+    for slot in slots:
+        slot.assign(torch.arange(slot.size), 1.0, tensor=owned)
+    return int(owned.sum())
 
 
-def _layers(slots: Sequence[object]) -> str:
-    paths = dict.fromkeys(re.sub(r"\.[^.]+$", "", slot.path) for slot in slots)  # type: ignore[attr-defined]
-    return ", ".join(paths)
+def _misfits(group: UnitGroup, modules: Mapping[str, nn.Module]) -> Iterator[str]:
+    """Yield what keeps a group from being bound to these modules, one sentence each."""
+    if group.tap is not None and group.tap.path not in modules:
+        yield f"{group.tap.path!r} is gone"
+    for slot in group.slots:
+        tensor = tensor_at(modules, slot.path)
+        if tensor is None:
+            yield f"{slot.path!r} is gone"
+        elif not slot.fits(tensor):
+            was, now = (list(shape) for shape in (slot.found_in, tensor.shape))
+            yield f"{slot.path!r} has shape {now}, but the {group.size} units of {group.name!r} were found in {was}"
+
+
+def _layers(slots: Sequence[Slot]) -> str:
+    """Return the layers of some slots for people: at most two names."""
+    first, *more = together(slot.path.rpartition(".")[0] or slot.path for slot in slots)
+    return f"{first} and {len(more)} more" if len(more) > 1 else ", ".join([first, *more])

@@ -31,6 +31,7 @@ from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units import laws
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.sandbox import ExampleInputs, Sandbox, sandbox
+from lightning_plasticity.units.table import aligned
 from lightning_plasticity.units.unit_map import UnitMap
 
 _JOINT_FRACTION = 0.04
@@ -112,8 +113,7 @@ class UnitProofs:
         for proof in self.proofs:
             verdicts = (words[getattr(proof, column)] for column in columns)
             rows.append((proof.group, str(proof.size), *verdicts, ", ".join(proof.modes)))
-        widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines = aligned(rows)
         lines += [f"{proof.group}: {problem}" for proof in self.proofs for problem in proof.problems]
         return "\n".join(lines)
 

@@ -32,10 +32,15 @@ def write(tensor: Tensor, index: tuple[Tensor | slice, ...], values: Tensor | fl
         tensor([[1., 0., 1.],
                 [1., 0., 1.]])
     """
-    if hasattr(tensor, "placements"):  # the public mark of a DTensor; importing the class would load torch.distributed
+    if is_sharded(tensor):
         raise UnsupportedModelError(
             "a sharded parameter (DTensor)",
             "parameters that are whole on every process",
             "Use strategy='ddp' or a single device; FSDP, tensor parallelism and DeepSpeed are not supported yet",
         )
     tensor.detach()[index] = values.to(tensor.dtype) if isinstance(values, Tensor) else values
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Return whether ``tensor`` is a part of a tensor that several processes share (a ``DTensor``)."""
+    return hasattr(tensor, "placements")  # its public mark; importing the class would load torch.distributed

@@ -300,6 +300,17 @@ def test_values_go_with_the_gradient():
     torch.testing.assert_close(hesscale.take(model.weight), once["weight"], rtol=1e-12, atol=0)
 
 
+def test_a_backward_pass_that_did_not_come_is_forgotten():
+    model = nn.Linear(5, 3).double()
+    hesscale = HesScale(model)
+    other = hesscale.watch(model(2 * X).square().sum())
+    hesscale.watch(functional.cross_entropy(model(X), LABELS)).backward()
+    other.backward()  # not followed any more
+    once = approximated(model, lambda net: functional.cross_entropy(net(X), LABELS))
+    hesscale.watch(functional.cross_entropy(model(X), LABELS))
+    torch.testing.assert_close(hesscale.take(model.weight), once["weight"], rtol=1e-12, atol=0)
+
+
 def test_the_scale_of_the_loss_is_taken_out():
     model = nn.Linear(5, 3).double()
     once = approximated(model, lambda net: functional.cross_entropy(net(X), LABELS))["weight"]
