@@ -53,8 +53,8 @@ class RandomModel(nn.Module):
         return tuple(values[index] for index in self.outputs)
 
 
-class _TooLargeError(Exception):
-    pass
+class _UnfitError(Exception):
+    """A value that is too large, or that does not depend on the example, such as the mean of an instance norm."""
 
 
 class Grower:
@@ -73,8 +73,8 @@ class Grower:
         layer = step if isinstance(step, nn.Module) else None
         with torch.no_grad():
             value = step(*(self.values[source] for source in sources))
-        if value[0].numel() > 600:
-            raise _TooLargeError
+        if value[0].numel() > 600 or value.std(0).max() < 1e-4:
+            raise _UnfitError
         self.nodes.append(Node(step, sources, layer))
         self.values.append(value)
         return len(self.nodes) - 1
@@ -94,7 +94,7 @@ class Grower:
         """Add one step to one of the latest nodes."""
         index = self.source()
         kind = {2: VECTOR, 3: SEQUENCE, 4: IMAGE}[self.values[index].ndim]
-        with suppress(_TooLargeError):
+        with suppress(_UnfitError):
             self.draw(kind + COMMON)(self, index)
 
 

@@ -36,6 +36,7 @@ GUESTS = {  # packages of others, and the rooms they may be seen in; in brackets
     "sklearn": {"(streams)"},
     "PIL": {"(streams)"},
     "numpy": {"(streams)"},
+    "backpack": {"(optim)"},
     "tensorboard": {"(plots)"},
 }
 FREE = {"torch", "typing_extensions", "lightning_plasticity", *sys.stdlib_module_names}

@@ -36,6 +36,8 @@ def make(name: str, seed: int = 0) -> tuple[nn.Module, Any]:
 
 def run(model: nn.Module, inputs: Any) -> Any:
     """Run a model on inputs of any form."""
+    if callable(inputs):
+        return inputs()
     if isinstance(inputs, dict):
         return model(**inputs)
     return model(*(inputs if isinstance(inputs, tuple) else (inputs,)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -127,3 +128,52 @@ def generator_and_critic():
             return self.critic(real).mean() - self.critic(self.generator(noise)).mean()
 
     return Model(), (torch.randn(16, 3), torch.randn(16, 4))
+
+
+@specimen(
+    {"generator.0": "8: generator.0.* > generator.2.weight", "critic.0": "6: critic.0.* > critic.2.weight"},
+    refused={"generator.2": "no unit", "critic.2": "output"},
+)
+def gan_in_a_lightning_module():
+    class GAN(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+            self.generator, self.critic = layers(3, 8, 4), layers(4, 6, 1)
+
+    model, noise, real = GAN(), torch.randn(16, 3), torch.randn(16, 4)
+    return model, lambda: (model.critic(real), model.critic(model.generator(noise)))
+
+
+@specimen({}, refused={"layer.0": "recurrent", "layer.1": "recurrent"})
+def recurrent_cells():
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.ModuleList([nn.GRUCell(4, 6), nn.LSTMCell(6, 5)])
+            self.head = nn.Linear(5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden, state = torch.zeros(len(x), 6), (torch.zeros(len(x), 5), torch.zeros(len(x), 5))
+            for step in x.unbind(1):
+                hidden = self.layer[0](step, hidden)
+                state = self.layer[1](hidden, state)
+            return self.head(state[0])
+
+    return Model(), torch.randn(4, 3, 4)
+
+
+@specimen({}, refused={"step": "recurrent", "read": "no unit", "write": "output"})
+def recurrence_by_hand():
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read, self.step, self.write = nn.Linear(4, 6), nn.Linear(6, 6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = x.new_zeros(len(x), 6)
+            for part in x.unbind(1):
+                hidden = torch.tanh(self.read(part) + self.step(hidden))
+            return self.write(hidden)
+
+    return Model(), torch.randn(4, 3, 4)

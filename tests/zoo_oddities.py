@@ -179,12 +179,12 @@ class Recurrent(nn.Module):
         return self.head(self.cell(x)[0].mean(1))
 
 
-@specimen({"head.0": "5: head.0.* > head.2.weight"}, refused={"cell": ""})
+@specimen({"head.0": "5: head.0.* > head.2.weight"}, refused={"cell": "recurrent"})
 def gru():
     return Recurrent(nn.GRU), torch.randn(4, 5, 4)
 
 
-@specimen({"head.0": "5: head.0.* > head.2.weight"}, refused={"cell": ""})
+@specimen({"head.0": "5: head.0.* > head.2.weight"}, refused={"cell": "recurrent"})
 def lstm():
     return Recurrent(nn.LSTM), torch.randn(4, 5, 4)
 

@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 from torch.optim import Optimizer
 from typing_extensions import override
@@ -16,8 +15,10 @@ from typing_extensions import override
 from lightning_plasticity.callbacks.example import find_units, has_example
 from lightning_plasticity.callbacks.guards import check_trainer
 from lightning_plasticity.callbacks.parameters import choose_parameters
-from lightning_plasticity.errors import StateMismatchError, UnsupportedOptimizerError
-from lightning_plasticity.optim import HesScale, UtilityGate
+from lightning_plasticity.callbacks.scaling import scaler_of, will_be_skipped
+from lightning_plasticity.errors import StateMismatchError
+from lightning_plasticity.optim import HesScale, SampledGaussNewton, UtilityGate
+from lightning_plasticity.optim.ggn import only_loss
 from lightning_plasticity.optim.settings import Perturbation, check
 from lightning_plasticity.units import UnitGroup
 
@@ -48,7 +49,8 @@ class UPGDPerturbation(pl.Callback):
         protecting: Whether the gradient is held back as well, or only the noise.
         gate_scale: Factor of the gate: 1 leaves half of the gradient of a weight without utility, 2 all of it.
         curvature: None for first-order utilities, ``"hesscale"`` for second-order ones, from
-            :class:`~lightning_plasticity.optim.HesScale`.
+            :class:`~lightning_plasticity.optim.HesScale`; ``"ggn_mc"`` takes them from BackPACK (extra ``curvature``)
+            by :class:`~lightning_plasticity.optim.SampledGaussNewton`, for a module that owns its loss as a module.
         when: Before or after the Trainer's gradient clipping.
         include: Patterns (``*``, ``?``) of parameters to gate, or of groups with ``per="unit"``; None gates all.
         exclude: Patterns to leave alone; they win.
@@ -77,7 +79,7 @@ class UPGDPerturbation(pl.Callback):
         correction: Literal["paper", "reference"] = "paper",
         protecting: bool = True,
         gate_scale: float = 1.0,
-        curvature: Literal["hesscale"] | None = None,
+        curvature: Literal["hesscale", "ggn_mc"] | None = None,
         when: Literal["before_clipping", "after_clipping"] = "before_clipping",
         include: Sequence[str] | None = None,
         exclude: Sequence[str] | None = None,
@@ -87,12 +89,13 @@ class UPGDPerturbation(pl.Callback):
         self.settings = Perturbation(noise_std, decay_rate, scaling, correction, protecting, gate_scale)
         check("per", per, per in {"weight", "unit"}, "'weight' or 'unit'")
         check("when", when, when in {"before_clipping", "after_clipping"}, "'before_clipping' or 'after_clipping'")
-        check("curvature", curvature, curvature in {None, "hesscale"}, "'hesscale' or None")
+        check("curvature", curvature, curvature in {None, "hesscale", "ggn_mc"}, "'hesscale', 'ggn_mc' or None")
         self.per, self.when, self.curvature, self.seed = per, when, curvature, seed
         self.include, self.exclude, self.example_input = include, exclude, example_input
         self.gates: list[UtilityGate | None] = []
-        self._hesscale: HesScale | None = None
+        self._source: HesScale | SampledGaussNewton | None = None
         self._restored: list[dict[str, Any]] = []
+        self._restored_samples: dict[str, Any] = {}
         self._names: dict[Tensor, str] = {}
 
     @property
@@ -128,9 +131,9 @@ class UPGDPerturbation(pl.Callback):
 
     @override
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
-        if self._hesscale is not None:
-            scaler = _scaler(trainer)
-            self._hesscale.watch(loss, scale=1.0 if scaler is None else scaler.get_scale())
+        if self._source is not None:
+            scaler = scaler_of(trainer)
+            self._source.watch(loss, scale=1.0 if scaler is None else scaler.get_scale())
 
     @override
     def on_before_optimizer_step(
@@ -139,7 +142,7 @@ class UPGDPerturbation(pl.Callback):
         if self.when == "after_clipping":
             return  # the gates are attached to the optimizers
         for gate in self.gates:
-            if gate is not None and gate.optimizer is optimizer and not _will_be_skipped(trainer, optimizer):
+            if gate is not None and gate.optimizer is optimizer and not will_be_skipped(trainer, optimizer):
                 gate.apply()
 
     @override
@@ -168,11 +171,12 @@ class UPGDPerturbation(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         if not self.gates:
             return {"gates": self._restored} if self._restored else {}
-        return {"gates": [{} if gate is None else gate.state_dict() for gate in self.gates]}
+        samples = {"samples": self._source.state_dict()} if isinstance(self._source, SampledGaussNewton) else {}
+        return {"gates": [{} if gate is None else gate.state_dict() for gate in self.gates]} | samples
 
     @override
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self._restored, self.gates = state_dict["gates"], []
+        self._restored, self._restored_samples, self.gates = state_dict["gates"], state_dict.get("samples", {}), []
 
     def metrics(self) -> dict[str, float]:
         """Return the share of entries that the gate treats alike, by name of the parameter or group."""
@@ -185,7 +189,7 @@ class UPGDPerturbation(pl.Callback):
 
     def _build(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> None:
         seed = trainer.strategy.broadcast(self.seed if self.seed is not None else torch.initial_seed())
-        self._hesscale = None if self.curvature is None else HesScale(pl_module)
+        self._source = self._make_source(pl_module, seed)
         units: Sequence[UnitGroup] = ()
         parameters: Sequence[Tensor] = ()
         if self.per == "unit":
@@ -207,6 +211,16 @@ class UPGDPerturbation(pl.Callback):
         self._restored = []
         self._attach()
 
+    def _make_source(self, pl_module: pl.LightningModule, seed: int) -> HesScale | SampledGaussNewton | None:
+        """Return the source of curvature."""
+        if self.curvature != "ggn_mc":
+            return None if self.curvature is None else HesScale(pl_module)
+        source = SampledGaussNewton(pl_module, only_loss(pl_module), seed=seed)
+        if self._restored_samples:
+            source.load_state_dict(self._restored_samples)
+            self._restored_samples = {}
+        return source
+
     def _gate(
         self, optimizer: Optimizer, units: Sequence[UnitGroup], parameters: Sequence[Tensor], seed: int
     ) -> UtilityGate | None:
@@ -221,17 +235,21 @@ class UPGDPerturbation(pl.Callback):
             **asdict(self.settings),
             units=units or None,
             parameters=parameters or None,
-            curvature=self._hesscale,
+            curvature=self._source,
             seed=seed,
         )
 
     def _attach(self) -> None:
+        if isinstance(self._source, SampledGaussNewton):
+            self._source.attach()
         if self.when == "after_clipping":
             for gate in self.gates:
                 if gate is not None:
                     gate.attach()
 
     def _detach(self) -> None:
+        if isinstance(self._source, SampledGaussNewton):
+            self._source.detach()
         for gate in self.gates:
             if gate is not None:
                 gate.detach()
@@ -239,22 +257,3 @@ class UPGDPerturbation(pl.Callback):
 
 def _neutral_share(scaled: Tensor) -> float:
     return float(((scaled - 0.5).abs() <= 0.02).double().mean())
-
-
-def _scaler(trainer: pl.Trainer) -> torch.amp.GradScaler | None:
-    precision = trainer.strategy.precision_plugin
-    return precision.scaler if isinstance(precision, MixedPrecision) else None
-
-
-def _will_be_skipped(trainer: pl.Trainer, optimizer: Optimizer) -> bool:
-    """Return whether a gradient scaler is about to skip the step; only with a scaler the device is asked."""
-    if _scaler(trainer) is None:
-        return False
-    if getattr(optimizer, "_step_supports_amp_scaling", False):
-        raise UnsupportedOptimizerError(
-            f"{type(optimizer).__name__} unscales the gradients itself (fused, with precision='16-mixed')",
-            "gradients in their own scale before the step",
-            "Pass fused=False to the optimizer, or train with precision='bf16-mixed'",
-        )
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    return bool(gradients) and not bool(torch.stack([g.isfinite().all() for g in gradients]).all())

@@ -12,11 +12,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
 from lightning_plasticity.errors import UnsupportedModelError
+from lightning_plasticity.optim.diagonal import DiagonalMemory
 from lightning_plasticity.optim.hesscale_rules import LEAF
 from lightning_plasticity.optim.hesscale_table import BROADCASTS, MOVES, RULES
 
@@ -26,7 +27,7 @@ Graph = dict[Node, tuple[str, Edges]]
 _AT_ONCE = {LEAF, "TBackward0"}  # linear, of one output, and met at every layer: what arrives is handed on
 
 
-class HesScale:
+class HesScale(DiagonalMemory):
     """The diagonal of the Hessian of the loss, approximated at about the cost of a second backward pass.
 
     Hooks the backward pass of one loss at a time, through the graph that autograd has built: layers, functions and sums
@@ -56,9 +57,8 @@ class HesScale:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        super().__init__()
         self.model = model
-        self._diagonal: dict[Tensor, Tensor] = {}
-        self._averaged = True
         self._sweep = _Sweep(self, 1.0)
 
     def watch(self, loss: Tensor, *, scale: float = 1.0) -> Tensor:
@@ -74,51 +74,12 @@ class HesScale:
         Raises:
             UnsupportedModelError: If the loss depends on parameters through an operation without a rule.
         """
-        for parameter in [p for p in self._diagonal if p.grad is None]:
-            del self._diagonal[parameter]  # as fresh as its gradient
+        self.expect()
         self._sweep.cancel()
         self._sweep = _Sweep(self, scale)
         if loss.grad_fn is not None:
             self._sweep.prepare(loss.grad_fn)
-        self._averaged = False
         return loss
-
-    def take(self, parameter: Tensor) -> Tensor:
-        """Return the diagonal entries that belong to ``parameter``, and forget them.
-
-        On several processes the first call after a backward pass averages all entries over them, in one reduction, so
-        it must be made on all of them.
-
-        Args:
-            parameter: A parameter.
-
-        Returns:
-            Its part of the diagonal, of its shape, summed over the backward passes since it was last taken; zeros if
-            there was none.
-        """
-        if not self._averaged:
-            self._average()
-        known = self._diagonal.pop(parameter, None)
-        if known is None:
-            return torch.zeros_like(parameter, dtype=torch.promote_types(parameter.dtype, torch.float32)).detach()
-        return known
-
-    def add(self, parameter: Tensor, values: Tensor) -> None:
-        """Add diagonal entries of a parameter; called by the sweep."""
-        known = self._diagonal.get(parameter)
-        self._diagonal[parameter] = values if known is None else known.add_(values)
-
-    def _average(self) -> None:
-        self._averaged = True
-        if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
-            return
-        parts = list(self._diagonal.values())
-        if parts:
-            flat = torch.cat([part.flatten() for part in parts])
-            distributed.all_reduce(flat)
-            flat /= distributed.get_world_size()
-            for part, mean in zip(parts, torch.split(flat, [part.numel() for part in parts]), strict=True):
-                part.copy_(mean.view_as(part))
 
 
 class _Sweep:

@@ -35,6 +35,7 @@ from lightning_plasticity.testing.runs import (
     step,
     traces,
     train,
+    units_for,
 )
 from lightning_plasticity.units import discover_units
 
@@ -144,7 +145,7 @@ def check_no_trace(method: Method, make: MakeModel = small_mlp, optimizer: MakeO
     stepper = optimizer(model.parameters())
     step(model, inputs, stepper)
     before = traces(model, stepper)
-    with UnitReplacer(method, discover_units(model, inputs), stepper, seed=0):
+    with UnitReplacer(method, units_for(method, model, inputs, stepper), stepper, seed=0):
         demand(traces(model, stepper) != before, "the engine watches nothing")
         step(model, inputs, stepper)
     demand(traces(model, stepper) == before, "the engine left hooks or attributes behind")

@@ -17,7 +17,8 @@ from torch.utils.hooks import RemovableHandle
 from lightning_plasticity.replacement import Method, Replacement, ReplacementEvent, UnitReplacer
 from lightning_plasticity.replacement.ages import Ages
 from lightning_plasticity.replacement.memory import Memory
-from lightning_plasticity.units import UnitGroup, discover_units
+from lightning_plasticity.replacement.refusals import treatable
+from lightning_plasticity.units import UnitGroup, UnitMap, discover_units
 
 MakeModel: TypeAlias = Callable[[], tuple[nn.Module, Any]]
 """Returns a model in training mode and example inputs: a tensor, a tuple of positional or a dict of keyword arguments.
@@ -98,7 +99,9 @@ def train(
     """
     model, inputs = make()
     stepper = optimizer(model.parameters())
-    engine = None if method is None else UnitReplacer(method, discover_units(model, inputs), stepper, seed=0)
+    engine = (
+        None if method is None else UnitReplacer(method, units_for(method, model, inputs, stepper), stepper, seed=0)
+    )
     events: list[ReplacementEvent] = []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
@@ -126,6 +129,11 @@ def train(
             "random": torch.get_rng_state(),
         }
     return Run(copy.deepcopy(state), events)
+
+
+def units_for(method: Method, model: nn.Module, inputs: Any, optimizer: Optimizer) -> UnitMap:
+    """Return the units that a callback would treat: those that are trained, and observed if the method observes."""
+    return treatable(discover_units(model, inputs), (optimizer,), method.statistics)
 
 
 def step(model: nn.Module, inputs: Any, optimizer: Optimizer) -> None:

@@ -11,9 +11,10 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from lightning_plasticity.units.columns import agree, mix
 from lightning_plasticity.units.frames import Frames, TapCandidate
-from lightning_plasticity.units.labels import NOBODY, Labels
-from lightning_plasticity.units.meeting import agree, meet, mix
+from lightning_plasticity.units.labels import FOREIGN, NOBODY, Labels, foreign
+from lightning_plasticity.units.meeting import PRODUCT, Manner, meet
 from lightning_plasticity.units.shadow import Origin, Shadow, compact
 from lightning_plasticity.units.slot import SlotKind
 from lightning_plasticity.units.sources import Orientation, Source, Sources, orientation
@@ -96,7 +97,10 @@ class Execution:
     # -- labels of tensors ------------------------------------------------------------------------------------------
 
     def of(self, tensor: Tensor | None, kind: SlotKind = "carried") -> Tensor | None:
-        """Return the compact labels of ``tensor``; a parameter is thereby used element-wise, in the way of ``kind``."""
+        """Return the compact labels of ``tensor``, None for a constant.
+
+        A parameter is thereby used element-wise, in the way of ``kind``.
+        """
         if tensor is None:
             return None
         source = self.sources.find(tensor)
@@ -104,7 +108,8 @@ class Execution:
             return self.soft(tensor, kind)
         if self.shadow.origin(tensor) is Origin.DERIVED:
             self.tape.label(tensor, self)
-        return self.shadow.labels(tensor)
+        labels = self.shadow.labels(tensor)
+        return foreign(tensor.ndim) if labels is None and self.is_data(tensor) else labels
 
     def soft(self, tensor: Tensor | None, kind: SlotKind) -> Tensor | None:
         """Return the labels of the entries of a parameter or buffer that is used element-wise."""
@@ -116,7 +121,9 @@ class Execution:
         return self.sources.soft_labels(tensor)
 
     def put(self, tensor: Tensor, labels: Tensor | None) -> None:
-        """Set the labels of ``tensor``."""
+        """Set the labels of ``tensor``, which depends on the example; None for nobody."""
+        if labels is None and self.is_data(tensor):
+            labels = torch.full([1] * tensor.ndim, NOBODY)
         if labels is not None:
             fits = labels.ndim == tensor.ndim and all(
                 n in {1, m} for n, m in zip(labels.shape, tensor.shape, strict=True)
@@ -124,14 +131,12 @@ class Execution:
             assert fits, f"labels {tuple(labels.shape)} for a tensor {tuple(tensor.shape)}"  # noqa: S101 - our own bug
         self.shadow.put(tensor, labels)
 
-    def meet(
-        self, a: Tensor | None, b: Tensor | None, *, normalising: bool = False, summing: bool = False
-    ) -> Tensor | None:
+    def meet(self, a: Tensor | None, b: Tensor | None, manner: Manner = PRODUCT) -> Tensor | None:
         """Return the labels of an element-wise combination, see :func:`~.meeting.meet`."""
-        return meet(self.labels, a, b, normalising=normalising, summing=summing)
+        return meet(self.labels, a, b, manner)
 
     def mix(self, of: Tensor | None, dims: list[int], why: str, *, statistic: bool = False) -> Tensor | None:
-        """Return the labels of a combination along ``dims``, see :func:`~.meeting.mix`."""
+        """Return the labels of a combination along ``dims``, see :func:`~.columns.mix`."""
         return None if of is None else mix(self.labels, of, dims, why, statistic=statistic)
 
     def spoil(self, labels: Tensor | None, why: str) -> None:
@@ -176,9 +181,18 @@ class Execution:
         else:
             along = orientation(source, weight, contracted)
             source.orientations.add(along)
+            source.recurrent |= self._feeds_itself(source, along, columns)
             self._record(source, "out", along, source.own_shape(weight, columns, UNREAD))
-        if columns.any():
+        if (columns > FOREIGN).any():
             self.taps += self.frames.taps(read, self.clock, self.shadow.labels)
+
+    def _feeds_itself(self, source: Source, along: Orientation, columns: Tensor) -> bool:
+        """Return whether the columns of a weight, used for the second time in a run, read what its rows wrote."""
+        rows = self.uses.get((source, "in", along))
+        if rows is None or source.calls < self.runs:
+            return False
+        read, written = (self.labels.find(labels[labels > 0]) for labels in (columns, rows.labels))
+        return bool(torch.isin(read, written).any())
 
     def _record(self, source: Source, role: Role, along: Orientation, labels: Tensor) -> None:
         known = self.uses.get((source, role, along))

@@ -1,7 +1,8 @@
 """Labels: the ids of units, which ids are one unit, and which are no unit and why.
 
-A label is an integer that travels beside a number of the model. ``0`` says that the number belongs to nobody. Three
-kinds exist:
+A label is an integer that travels beside a number of the model. :data:`NOBODY` says that the number is a constant or
+only parameters made it; :data:`FOREIGN` says that it depends on the example but is no unit's (an input, or a unit that
+was given up). Three kinds of labels belong to units:
 
 * a *hard* label is a row of a weight: the hidden unit that this row writes;
 * a *soft* label is an entry of a parameter that the model uses element-wise (a scale, a slope, a position embedding);
@@ -20,6 +21,17 @@ import torch
 from torch import Tensor
 
 NOBODY = 0
+"""The label of constants; neutral wherever it meets another label."""
+
+FOREIGN = 1
+"""The label of data that belongs to no unit; a weight column that reads it can be given to no unit."""
+
+FOREIGN_KIND, MIXTURE, SOFT, HARD = range(4)
+
+
+def foreign(ndim: int) -> Tensor:
+    """Return compact labels of a tensor of data that belongs to no unit."""
+    return torch.full([1] * ndim, FOREIGN)
 
 
 class Labels:
@@ -37,13 +49,13 @@ class Labels:
     """
 
     def __init__(self) -> None:
-        self.count = 1
-        self.off = torch.zeros(1, dtype=torch.bool)
-        self.soft = torch.zeros(1, dtype=torch.bool)
-        self.mixture = torch.zeros(1, dtype=torch.bool)
-        self.statistic = torch.zeros(1, dtype=torch.bool)
-        self.why = torch.zeros(1, dtype=torch.long)
-        self.off_reason = torch.zeros(1, dtype=torch.long)
+        self.count = 2
+        self.off = torch.zeros(2, dtype=torch.bool)
+        self.soft = torch.zeros(2, dtype=torch.bool)
+        self.mixture = torch.zeros(2, dtype=torch.bool)
+        self.statistic = torch.zeros(2, dtype=torch.bool)
+        self.why = torch.zeros(2, dtype=torch.long)
+        self.off_reason = torch.zeros(2, dtype=torch.long)
         self.reasons = [""]
         self.restart()
 
@@ -55,6 +67,8 @@ class Labels:
         self.reason = torch.zeros(capacity, dtype=torch.long)
         self.coupled = torch.zeros(capacity, dtype=torch.bool)
         self.summed = torch.zeros(capacity, dtype=torch.bool)
+        self.offset = torch.zeros(capacity, dtype=torch.bool)
+        self.shifted = torch.zeros(capacity, dtype=torch.long)
         self.edges: list[tuple[Tensor, Tensor]] = []
 
     def _grow(self, capacity: int) -> None:
@@ -68,6 +82,8 @@ class Labels:
             "statistic",
             "coupled",
             "summed",
+            "offset",
+            "shifted",
             "hard_class",
             "reason",
             "why",
@@ -90,13 +106,17 @@ class Labels:
         return torch.arange(first, self.count)
 
     def switch_off(self, which: Tensor) -> None:
-        """Let the labels ``which`` (a mask) be nobody in all further runs, for the reasons found."""
+        """Let the labels ``which`` (a mask) be foreign in all further runs, for the reasons found."""
         self.off |= which
         self.off_reason = torch.where(which, self.reason, self.off_reason)
 
     def alive(self, ids: Tensor) -> Tensor:
-        """Return ``ids`` with those that are switched off replaced by nobody."""
-        return torch.where(self.off[ids], NOBODY, ids)
+        """Return ``ids`` with those that are switched off replaced by foreign."""
+        return torch.where(self.off[ids], FOREIGN, ids)
+
+    def kind(self, ids: Tensor) -> Tensor:
+        """Return the kind of each label (none of them nobody): foreign, a mixture, soft or hard."""
+        return (HARD - self.soft[ids].int() - 2 * self.mixture[ids].int()) * (ids != FOREIGN)
 
     def find(self, ids: Tensor) -> Tensor:
         """Return the representative of the unit that each label belongs to, in the shape of ``ids``."""
@@ -129,10 +149,25 @@ class Labels:
         new = self.fresh(len(a), soft=bool(self.soft[a].all() and self.soft[b].all()))
         self.hard_class[new] = self.hard_class[a] | self.hard_class[b]
         self.summed[new] = summed
+        self.offset[new] = self.offset[a] | self.offset[b] if summed else self.offset[a] & self.offset[b]
         self.edges.append((torch.cat([new, new]), torch.cat([a, b])))
         self.unify(a, b)
         self.unify(new, a)
         return new
+
+    def shift(self, ids: Tensor) -> Tensor:
+        """Return labels of the same units for numbers that are not zero where the unit is, such as its sigmoid."""
+        plain = (self.kind(ids) == HARD) & (ids != NOBODY) & ~self.offset[ids]
+        if not plain.any():
+            return ids
+        parents = ids[plain].unique()  # type: ignore[no-untyped-call]
+        parents = parents[self.shifted[parents] == 0]
+        if len(parents):
+            new = self.fresh(len(parents))
+            self.shifted[parents], self.offset[new] = new, True
+            self.edges.append((new, parents))
+            self.unify(new, parents)
+        return torch.where(plain, self.shifted[ids], ids)
 
     def mixtures(self, number: int, child: Tensor, member: Tensor, why: str, *, statistic: bool) -> Tensor:
         """Return ``number`` new mixtures; mixture ``child[i]`` contains the label ``member[i]``.
@@ -173,7 +208,7 @@ class Labels:
     def spoil(self, ids: Tensor, why: str) -> None:
         """Declare that ``ids`` are no units because of ``why``; the first reason stays."""
         ids = ids.reshape(-1)
-        ids = ids[(ids != NOBODY) & (self.reason[ids] == 0)]
+        ids = ids[(ids > FOREIGN) & (self.reason[ids] == 0)]
         if len(ids):
             self.reason[ids] = self._code(why)
 
@@ -187,4 +222,14 @@ class Labels:
             self.coupled[parent[self.coupled[child]]] = True
             guilty = (self.reason[child] != 0) & (self.reason[parent] == 0)
             self.reason[parent[guilty]] = self.reason[child[guilty]]
-        self.reason[NOBODY], self.coupled[NOBODY] = 0, False
+        self.reason[: FOREIGN + 1], self.coupled[: FOREIGN + 1] = 0, False
+
+
+def several(a: Tensor, b: Tensor) -> Tensor:
+    """Return for every ``i`` whether ``a[i]`` is paired with more than one distinct ``b``."""
+    size = int(a.max()) + 1 if len(a) else 0
+    partner = torch.empty(size, dtype=b.dtype)
+    partner[a] = b
+    torn = torch.zeros(size, dtype=torch.bool)
+    torn[a[partner[a] != b]] = True
+    return torn[a]

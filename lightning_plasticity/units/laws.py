@@ -13,6 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from lightning_plasticity.units.comparison import as_real, difference, is_one_number, moved_units
 from lightning_plasticity.units.group import Tap, UnitGroup
 from lightning_plasticity.units.sandbox import Sandbox
 from lightning_plasticity.units.slot import Slot
@@ -91,7 +92,19 @@ def sensitive(box: Sandbox, chosen: Chosen) -> dict[str, str]:
 
 
 def minimal(box: Sandbox, group: UnitGroup, slot: Slot) -> bool:
-    """Return whether, with all outgoing slots at zero but ``slot``, some redraw of units reaches the output."""
+    """Return whether, with all outgoing slots at zero but ``slot``, some redraw of units reaches the output.
+
+    What a slot reads may reach the output only together with the other slots (a query with its key) or through the
+    statistics of a norm; then ``slot`` is needed if it depends on the units what happens as it alone becomes zero.
+
+    Args:
+        box: The model.
+        group: The group.
+        slot: One of its outgoing slots.
+
+    Returns:
+        Whether the slot is needed.
+    """
     others = [other for other in group.outgoing if other is not slot]
     for attempt in range(_ATTEMPTS):
         units = box.choose(group.size, 1 + attempt)
@@ -103,7 +116,23 @@ def minimal(box: Sandbox, group: UnitGroup, slot: Slot) -> bool:
             box.fill(others, units, 0.0)
             if difference(before, box.run(*(f.replay() for f in frozen))) > box.tolerance:
                 return True
+        if _carries(box, group, slot, units):
+            return True
     return False
+
+
+def _carries(box: Sandbox, group: UnitGroup, slot: Slot, units: Tensor) -> bool:
+    """Return whether it depends on the numbers of ``units`` how the output changes as their ``slot`` becomes zero."""
+    changes = []
+    for scale in (0.0, 1.0):
+        with box.edited():
+            _redraw(box, [(group, units)] if scale else [], scale)
+            before = box.run()
+            box.fill([slot], units, 0.0)
+            changes.append(
+                [after - one for one, after in zip(map(as_real, before), map(as_real, box.run()), strict=True)]
+            )
+    return difference(changes[0], changes[1]) > box.tolerance
 
 
 def exclusive(box: Sandbox, chosen: Chosen) -> dict[str, str]:
@@ -135,7 +164,8 @@ def exclusive(box: Sandbox, chosen: Chosen) -> dict[str, str]:
 def self_contained(box: Sandbox, chosen: Chosen) -> bool | None:
     """Return whether units that carry nothing are constants where they are read, such as the cosine of zero.
 
-    Every other weight and every input is moved; what the tap shows of the silent units must stay the same.
+    Every other weight and every input is moved; what the tap shows of the silent units must stay the same, or one
+    number for all units and samples (the value that an activation function with own parameters has at zero).
 
     Args:
         box: The model.
@@ -153,7 +183,11 @@ def self_contained(box: Sandbox, chosen: Chosen) -> bool | None:
     with box.shaken(), box.edited():
         _silence(box, chosen, 0.0)
         after = _activations(box, chosen, frozen.replay())
-    return not any(_moved(before[group.name], after[group.name], box.tolerance)[units].any() for group, units in chosen)
+    return all(
+        not moved_units(before[group.name], after[group.name], box.tolerance)[units].any()
+        or all(is_one_number(seen[:, units], box.tolerance) for seen in after[group.name])
+        for group, units in chosen
+    )
 
 
 def disjoint(box: Sandbox, group: UnitGroup) -> list[str]:
@@ -210,7 +244,7 @@ def tapped(box: Sandbox, chosen: Chosen) -> dict[str, str]:
                 _cut(box, chosen)
                 after = _activations(box, chosen)
             for name in moved:
-                moved[name] |= _moved(before[name], after[name], box.tolerance)
+                moved[name] |= moved_units(before[name], after[name], box.tolerance)
     problems: dict[str, str] = {}
     for group, units in chosen:
         own = torch.zeros_like(moved[group.name])
@@ -221,36 +255,6 @@ def tapped(box: Sandbox, chosen: Chosen) -> dict[str, str]:
             others = torch.where(moved[group.name] & ~own)[0].tolist()
             problems[group.name] = f"units {units.tolist()}: redrawn, they change the tapped activation of {others}"
     return problems
-
-
-def difference(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
-    """Return the largest change of an output, relative to its size; NaN where ``after`` alone is not finite.
-
-    Args:
-        before: The output tensors of one run.
-        after: Those of another.
-
-    Returns:
-        A number of at least 0; infinite if the number of tensors, a shape or an integer differs.
-    """
-    if [tensor.shape for tensor in before] != [tensor.shape for tensor in after]:
-        return float("inf")
-    largest = 0.0
-    for one, other in zip(map(_real, before), map(_real, after), strict=True):
-        if not one.is_floating_point():
-            largest = max(largest, 0.0 if torch.equal(one, other) else float("inf"))
-            continue
-        finite = one.isfinite()
-        if not other[finite].isfinite().all():
-            return float("nan")
-        change, size = (other - one)[finite].abs(), one[finite].abs()
-        if change.any():
-            largest = max(largest, float(change.max() / size.max()))
-    return largest
-
-
-def _real(tensor: Tensor) -> Tensor:
-    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def _cut(box: Sandbox, chosen: Chosen) -> None:
@@ -289,12 +293,3 @@ def _activations(box: Sandbox, chosen: Chosen, *modes: FrozenStatistics) -> dict
                 stack.callback(group.tap.watch(partial(collect, group.name, group.tap)).remove)
         box.run(*modes)
     return seen
-
-
-def _moved(before: Sequence[Tensor], after: Sequence[Tensor], tolerance: float) -> Tensor:
-    """Return which units changed in any call, ``[U]``."""
-    changes = [
-        ((other - one).abs() > tolerance * one.abs().max()).any(dim=2).any(dim=0).cpu()
-        for one, other in zip(before, after, strict=True)
-    ]
-    return torch.stack(changes).any(dim=0)

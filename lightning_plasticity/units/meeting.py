@@ -1,106 +1,139 @@
-"""What happens when labels meet: in an element-wise operation, in a reduction, in the columns of a weight.
+"""What happens when labels meet in an element-wise operation.
 
 Label tensors are *compact*: they have as many dimensions as the tensor they describe, and size 1 along every
 dimension in which the labels do not vary.
+
+One rule stands behind everything here: a unit may be given to a weight column only if the column reads nothing but this
+unit. So where a number is the *sum* of a unit and of anything else that depends on the example, the unit is lost and
+the number is foreign; a *product* with something foreign (a mask, a gate, an attention weight) vanishes with the unit
+and remains its own, provided that the factor that the unit gives is zero where the unit is (a sigmoid is not).
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lightning_plasticity.units.labels import NOBODY, Labels
+from lightning_plasticity.units.labels import FOREIGN, FOREIGN_KIND, HARD, MIXTURE, NOBODY, SOFT, Labels, several
 
 CONTEXT = "it modulates several units at once (a gate or context), so it is not one of them"
-SHARED = "its weight column also reads a feature that is no unit"
-FOREIGN = "it is added to a feature that is no unit, and both are read by the same weight column"
-SPREAD = "the layer that reads it mixes it with other units in the same column"
+DILUTED = "it is combined with a feature that is no unit, and both are read by the same weight column"
 
 
-def meet(
-    labels: Labels, a: Tensor | None, b: Tensor | None, *, normalising: bool = False, summing: bool = False
-) -> Tensor | None:
+@dataclass(frozen=True)
+class Manner:
+    """How an operation combines two operands element by element.
+
+    Args:
+        adds: Whether one operand remains where the other is zero, as in a sum, a maximum or a choice.
+        normalises: Whether it is an operation by which a normalisation applies a statistic to its own input.
+    """
+
+    adds: bool = False
+    normalises: bool = False
+
+
+PRODUCT = Manner()
+SUM = Manner(adds=True)
+
+
+def meet(labels: Labels, a: Tensor | None, b: Tensor | None, manner: Manner = PRODUCT) -> Tensor | None:
     """Return the labels of an element-wise combination of two tensors.
 
     Args:
         labels: The union-find.
         a: Labels of one operand, None for nobody.
         b: Labels of the other, broadcastable to ``a``.
-        normalising: Whether the operation is one in which a normalisation applies a statistic to its own input.
-        summing: Whether the operation adds the operands.
+        manner: How they are combined.
 
     Returns:
         Compact labels of the result; None for nobody.
     """
     if a is None or b is None:
         return b if a is None else a
-    if a.shape == b.shape and torch.equal(a, b):
+    if a is b or (a.shape == b.shape and torch.equal(a, b)):
         return a
-    shape = torch.broadcast_shapes(a.shape, b.shape)  # type: ignore[no-untyped-call]
-    a, b = a.expand(shape), b.expand(shape)
-    clash = (a != NOBODY) & (b != NOBODY) & (labels.find(a) != labels.find(b))
+    a, b = torch.broadcast_tensors(a, b)  # type: ignore[no-untyped-call]
     result = torch.where(a != NOBODY, a, b)
+    clash = ((a != NOBODY) & (b != NOBODY)) & (labels.find(a) != labels.find(b))
     if clash.any():
-        codes, inverse = (a[clash] * labels.count + b[clash]).unique(return_inverse=True)  # type: ignore[no-untyped-call]
-        result[clash] = _resolve(labels, codes // labels.count, codes % labels.count, normalising, summing)[inverse]
+        codes, inverse = (a[clash] * labels.count + b[clash]).unique(return_inverse=True)
+        result[clash] = _resolve(labels, codes // labels.count, codes % labels.count, manner)[inverse]
     return result
 
 
-def _resolve(labels: Labels, p: Tensor, q: Tensor, normalising: bool, summing: bool) -> Tensor:
+def _resolve(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
     """Return the label of what comes out where the distinct pairs ``(p[i], q[i])``, of different units, meet."""
+    kind_p, kind_q = labels.kind(p), labels.kind(q)
+    p, q = torch.where(kind_p < kind_q, p, q), torch.where(kind_p < kind_q, q, p)
+    pair = 4 * torch.minimum(kind_p, kind_q) + torch.maximum(kind_p, kind_q)
+    first = int(pair[0])
+    if bool((pair == first).all()):
+        return _MEETINGS[first](labels, p, q, manner)
     result = torch.zeros_like(p)
-    mix_p, mix_q = labels.mixture[p], labels.mixture[q]
-    both = mix_p & mix_q
-    if both.any():
-        a, b, n = p[both], q[both], int(both.sum())
-        each = torch.arange(n).repeat(2)
-        statistic = bool((labels.statistic[a] & labels.statistic[b]).all())
-        why = labels.reasons[int(labels.why[a[0]])]
-        result[both] = labels.mixtures(n, each, torch.cat([a, b]), why, statistic=statistic)
-    for mixed, mixture, other in ((mix_p & ~mix_q, p, q), (mix_q & ~mix_p, q, p)):
-        if mixed.any():
-            result[mixed] = _use(labels, mixture[mixed], other[mixed], normalising)
-    plain = ~(mix_p | mix_q)
-    both, either = labels.soft[p] & labels.soft[q], labels.soft[p] | labels.soft[q]
-    rules = ((plain & ~either, _pair), (plain & either & ~both, _join), (plain & both, _join_each_other))
-    for chosen, rule in rules:  # the hard labels settle the matter; the soft ones join them, then each other
+    for kinds, rule in _MEETINGS.items():
+        chosen = pair == kinds
         if chosen.any():
-            result[chosen] = rule(labels, p[chosen], q[chosen], summing)
+            result[chosen] = rule(labels, p[chosen], q[chosen], manner)
     return result
 
 
-def _use(labels: Labels, mixture: Tensor, other: Tensor, normalising: bool) -> Tensor:
-    """Settle what a mixture does to the labels that it meets; return the labels of the result."""
-    soft = labels.soft[other]
-    labels.spoil(other[soft], CONTEXT)
-    used, hard = mixture[~soft], other[~soft]
-    if len(used):
-        own = torch.isin(labels.find(hard), labels.find(labels.members(used.unique()))).all()  # type: ignore[no-untyped-call]
-        if normalising and own and labels.statistic[used].all():
-            labels.couple(torch.cat([used, hard]))
-        else:
-            labels.spoil_members(used)
-    return torch.where(soft, mixture, other)
+def _lost(labels: Labels, units: Tensor) -> Tensor:
+    """Give up units to which something else is added; return the labels of the sums."""
+    labels.spoil(units, DILUTED)
+    return torch.full_like(units, FOREIGN)
 
 
-def _join(labels: Labels, p: Tensor, q: Tensor, summing: bool) -> Tensor:
+def _beside_foreign(labels: Labels, units: Tensor, manner: Manner) -> Tensor:
+    """Return the labels of units combined with something foreign: it remains in a sum, or if a gate opens at zero."""
+    lost = labels.offset[units] | manner.adds
+    if not lost.any():
+        return units
+    result = units.clone()
+    result[lost] = _lost(labels, units[lost])
+    return result
+
+
+def _hard_and_hard(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
+    """Unify units that meet one-to-one. One that meets many is context: in a product it loses, a sum is lost."""
+    rp, rq = labels.find(p), labels.find(q)
+    many_p, many_q = several(rp, rq), several(rq, rp)
+    labels.spoil(p[many_p], CONTEXT)
+    labels.spoil(q[many_q], CONTEXT)
+    many = many_p | many_q
+    if manner.adds:
+        result = torch.full_like(p, FOREIGN)
+        _lost(labels, torch.cat([p[many], q[many]]))
+    else:
+        result = torch.where(many_p, torch.where(many_q, FOREIGN, q), p)
+    if not many.all():
+        result[~many] = labels.child(p[~many], q[~many], summed=manner.adds)
+    return result
+
+
+def _soft_and_hard(labels: Labels, soft: Tensor, hard: Tensor, manner: Manner) -> Tensor:
     """Let each soft label join the one unit that it meets; those that meet several are dropped."""
-    soft, hard = torch.where(labels.soft[p], p, q), torch.where(labels.soft[p], q, p)
     root, other = labels.find(soft), labels.find(hard)
-    joins = (root == other) | ((_partners(root, other) == 1) & ~labels.hard_class[root])
-    labels.spoil(soft[~joins], CONTEXT)
+    joins = (root == other) | ~(several(root, other) | labels.hard_class[root])
     labels.unify(soft[joins], hard[joins])
-    return hard
+    if joins.all():
+        return hard
+    labels.spoil(soft[~joins], CONTEXT)
+    if not manner.adds or bool((root == root[0]).all()):  # one number for all is a part of the activation function
+        return hard
+    result = hard.clone()
+    result[~joins] = _lost(labels, hard[~joins])
+    return result
 
 
-def _join_each_other(labels: Labels, p: Tensor, q: Tensor, summing: bool) -> Tensor:
+def _soft_and_soft(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
     """Unify soft labels that meet one-to-one, unless each of them has joined a unit of its own."""
     rp, rq = labels.find(p), labels.find(q)
-    single = (_partners(rp, rq) == 1) & (_partners(rq, rp) == 1)
-    joins = (rp == rq) | (single & ~(labels.hard_class[rp] & labels.hard_class[rq]))
+    many = several(rp, rq) | several(rq, rp)
+    joins = (rp == rq) | ~(many | (labels.hard_class[rp] & labels.hard_class[rq]))
     labels.spoil(torch.cat([p[~joins], q[~joins]]), CONTEXT)
     result = torch.zeros_like(p)
     if joins.any():
@@ -108,126 +141,66 @@ def _join_each_other(labels: Labels, p: Tensor, q: Tensor, summing: bool) -> Ten
     return result
 
 
-def _pair(labels: Labels, p: Tensor, q: Tensor, summing: bool) -> Tensor:
-    """Unify hard labels that meet one-to-one; a label that meets many loses."""
-    rp, rq = labels.find(p), labels.find(q)
-    many_p, many_q = _partners(rp, rq) > 1, _partners(rq, rp) > 1
-    result = torch.where(many_p, torch.where(many_q, NOBODY, q), p)
-    labels.spoil(p[many_p], CONTEXT)
-    labels.spoil(q[many_q], CONTEXT)
-    one = ~many_p & ~many_q
-    if one.any():
-        result[one] = labels.child(p[one], q[one], summed=summing)
-    return result
+def _mixture_and_hard(labels: Labels, mixture: Tensor, unit: Tensor, manner: Manner) -> Tensor:
+    """Let a norm apply its statistic; in every other case the mixture is used, so its members are no units."""
+    if manner.normalises and _is_own_statistic(labels, mixture, unit):
+        labels.couple(torch.cat([mixture, unit]))
+        return unit
+    labels.spoil_members(mixture)
+    return _beside_foreign(labels, unit, manner)
 
 
-def _partners(a: Tensor, b: Tensor) -> Tensor:
-    """Return for every ``i`` the number of distinct ``b`` that ``a[i]`` is paired with."""
-    pairs = torch.stack([a, b]).unique(dim=1)  # type: ignore[no-untyped-call]
-    values, inverse = (torch.cat([a, pairs[0]])).unique(return_inverse=True)  # type: ignore[no-untyped-call]
-    return torch.bincount(inverse[len(a) :], minlength=len(values))[inverse[: len(a)]]
+def _mixture_and_soft(labels: Labels, mixture: Tensor, soft: Tensor, manner: Manner) -> Tensor:
+    """Drop the parameter."""
+    labels.spoil(soft, CONTEXT)
+    return mixture
 
 
-def dilute(labels: Labels, of: Tensor, other: Tensor | None) -> Tensor:
-    """Spoil the units to which data that belongs to nobody is added: no weight column reads them alone.
-
-    Args:
-        labels: The union-find.
-        of: Labels of one term of a sum.
-        other: Labels of the other term, which depends on the example.
-
-    Returns:
-        ``of`` without the soft labels that were dropped.
-    """
-    alone = of != NOBODY if other is None else (of != NOBODY) & (other == NOBODY)
-    wide = of.expand(alone.shape)
-    hit = wide[alone]
-    labels.spoil(hit[~labels.mixture[hit] & ~labels.soft[hit]], FOREIGN)
-    labels.spoil(hit[labels.soft[hit]], CONTEXT)
-    return torch.where(alone & labels.soft[wide], NOBODY, wide)
+def _mixture_and_mixture(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
+    """Mix further."""
+    each = torch.arange(len(p)).repeat(2)
+    statistic = bool((labels.statistic[p] & labels.statistic[q]).all())
+    why = labels.reasons[int(labels.why[p[0]])]
+    return labels.mixtures(len(p), each, torch.cat([p, q]), why, statistic=statistic)
 
 
-def mix(labels: Labels, of: Tensor, dims: Sequence[int], why: str, *, statistic: bool = False) -> Tensor:
-    """Return the labels after everything along ``dims`` was combined into one number.
-
-    Where one unit alone is involved its label stays; where several are, a mixture is made.
-
-    Args:
-        labels: The union-find.
-        of: Compact labels.
-        dims: Dimensions that are combined; they keep size 1.
-        why: The reason for which the units are spoiled if a mixture of them is used.
-        statistic: Whether the result is a statistic, see :meth:`Labels.mixtures`.
-    """
-    varying = [d % of.ndim for d in dims if of.shape[d] > 1] if of.ndim else []
-    if not varying:
-        return of
-    kept = [d for d in range(of.ndim) if d not in varying]
-    shape = [1 if d in varying else n for d, n in enumerate(of.shape)]
-    rows = of.permute(*kept, *varying).reshape(-1, math.prod(of.shape[d] for d in varying))
-    roots = labels.find(rows)
-    low = torch.where(rows == NOBODY, labels.count, roots).amin(1)
-    single = low >= roots.amax(1)
-    result = rows.amax(1)
-    several = (~single).nonzero()[:, 0]
-    if len(several):
-        position = torch.arange(len(several))[:, None].expand(-1, rows.shape[1])
-        codes = (position * labels.count + rows[several]).unique()  # type: ignore[no-untyped-call]
-        child, member = codes // labels.count, codes % labels.count
-        owned = member != NOBODY
-        result[several] = labels.mixtures(len(several), child[owned], member[owned], why, statistic=statistic)
-    return result.reshape(shape)
+def _foreign_and_mixture(labels: Labels, other: Tensor, mixture: Tensor, manner: Manner) -> Tensor:
+    """Let a norm apply its statistic to its own foreign features; a mixture with anything else is no statistic."""
+    if manner.normalises and _is_own_statistic(labels, mixture, other):
+        labels.couple(mixture)
+        return other
+    each, why = torch.arange(len(mixture)), labels.reasons[int(labels.why[mixture[0]])]
+    return labels.mixtures(len(mixture), each, mixture, why, statistic=False)
 
 
-def agree(labels: Labels, seen: Tensor) -> Tensor:
-    """Return the one label of every weight column, given all the labels that the column reads.
-
-    Several labels that live in one column only are unified; soft labels join; everything else that disagrees is
-    spoiled, because the column cannot be given to one of them.
-
-    Args:
-        labels: The union-find.
-        seen: Labels that each column reads at its positions, ``[C, P]``.
-
-    Returns:
-        One label per column, ``[C]``; nobody where there is none.
-    """
-    if labels.mixture[seen].any():
-        labels.spoil_members(seen[labels.mixture[seen]])
-        seen = torch.where(labels.mixture[seen], NOBODY, seen)
-    columns = torch.arange(len(seen))[:, None].expand_as(seen)
-    codes = (columns * labels.count + seen).unique()  # type: ignore[no-untyped-call]
-    column, label = codes // labels.count, codes % labels.count
-    result = torch.zeros(len(seen), dtype=torch.long)
-    empty = torch.zeros(len(seen), dtype=torch.bool)
-    empty[column[label == NOBODY]] = True
-    soft = labels.soft[label]
-    hard = ~soft & (label != NOBODY)
-    _settle_hard(labels, column[hard], label[hard], empty, result)
-    _settle_soft(labels, column[soft], label[soft], empty, result)
-    return result
+def _foreign_and_soft(labels: Labels, other: Tensor, soft: Tensor, manner: Manner) -> Tensor:
+    """Drop the parameter: what it acts on is no unit."""
+    labels.spoil(soft, CONTEXT)
+    return other
 
 
-def _settle_hard(labels: Labels, column: Tensor, label: Tensor, empty: Tensor, result: Tensor) -> None:
-    """Write into ``result`` the column's label; unify labels that share a column and have no other."""
-    root = labels.find(label)
-    torn = torch.zeros_like(empty)
-    torn[column[(_partners(root, column) > 1) & (_partners(column, root) > 1)]] = True
-    labels.spoil(label[empty[column]], SHARED)
-    labels.spoil(label[torn[column]], SPREAD)
-    good = ~empty[column] & ~torn[column]
-    result[column[good]] = label[good]
-    labels.unify(label[good], result[column[good]])
+def _foreign_and_hard(labels: Labels, other: Tensor, unit: Tensor, manner: Manner) -> Tensor:
+    """Lose the unit, unless the result vanishes with it."""
+    return _beside_foreign(labels, unit, manner)
 
 
-def _settle_soft(labels: Labels, column: Tensor, label: Tensor, empty: Tensor, result: Tensor) -> None:
-    """Let soft labels that live in one column only join it; drop the others."""
-    root = labels.find(label)
-    owner = result[column]
-    at_home = (_partners(root, column) == 1) & ~empty[column]
-    free = ~labels.hard_class[root] | (owner == NOBODY) | (root == labels.find(owner))
-    joins = at_home & free
-    labels.spoil(label[~joins], CONTEXT)
-    vacant = joins & (owner == NOBODY)
-    result[column[vacant]] = label[vacant]
-    labels.unify(label[joins], result[column[joins]])
+_MEETINGS: dict[int, Callable[[Labels, Tensor, Tensor, Manner], Tensor]] = {
+    4 * FOREIGN_KIND + MIXTURE: _foreign_and_mixture,
+    4 * FOREIGN_KIND + SOFT: _foreign_and_soft,
+    4 * FOREIGN_KIND + HARD: _foreign_and_hard,
+    4 * MIXTURE + MIXTURE: _mixture_and_mixture,
+    4 * MIXTURE + SOFT: _mixture_and_soft,
+    4 * MIXTURE + HARD: _mixture_and_hard,
+    4 * HARD + HARD: _hard_and_hard,  # the hard labels settle the matter; the soft ones join them, then each other
+    4 * SOFT + HARD: _soft_and_hard,
+    4 * SOFT + SOFT: _soft_and_soft,
+}
+"""What to do with pairs of each two kinds of labels, ``4 * lower kind + higher kind``."""
+
+
+def _is_own_statistic(labels: Labels, mixture: Tensor, of: Tensor) -> bool:
+    """Return whether all mixtures are statistics and their members include everything that they are applied to."""
+    if not labels.statistic[mixture].all():
+        return False
+    members = labels.find(labels.members(mixture.unique()))  # type: ignore[no-untyped-call]
+    return bool(torch.isin(labels.find(of), members).all())

@@ -19,7 +19,7 @@ _REMEDIES = {
     "tied weights": "Give each use a weight of its own to have its units treated",
     "leave torch": "Keep the computation in PyTorch",
 }
-_RECURRENT = ("it is recurrent: its units feed themselves from step to step", "Leave it to the other groups")
+_RECURRENT = ("it is recurrent: its units feed themselves from step to step, which no law of replacement covers", "")
 _UNUSED = "its weight met no activation on the example"
 _STREAM = "its units are a residual stream: other layers add to them as well"
 
@@ -64,6 +64,8 @@ def _of_rows(verdict: Verdict, source: Source) -> list[tuple[str, str]]:
     faulty = codes[codes != 0]
     if len(faulty) and source.problem:
         return [(f"its {source.name} {source.problem}", _remedy(source.problem))]
+    if len(faulty) and source.recurrent:
+        return [_RECURRENT]
     found = []
     for code in _by_frequency(faulty):
         share = int((faulty == code).sum())

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from lightning_plasticity.units.labels import FOREIGN, NOBODY
+
 Geometry: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], int, int]
 
 
@@ -136,10 +138,13 @@ class Shadow:
     def mark(self, tensor: Tensor, origin: Origin) -> None:
         """Note what ``tensor`` was computed from."""
         if origin is not Origin.DATA or storage_key(tensor) in self._stores:
-            self._store(tensor, origin).origin = origin
+            store = self._store(tensor, origin)
+            if origin is Origin.DATA is not store.origin and store.labels is None:  # the rest remains constant
+                store.labels = torch.zeros([1] * len(store.base[0]), dtype=torch.long)
+            store.origin = origin
 
     def labels(self, tensor: Tensor) -> Tensor | None:
-        """Return the compact labels of ``tensor``; None for nobody."""
+        """Return the compact labels of ``tensor``; None for a constant, and for data without any unit."""
         store = self._stores.get(storage_key(tensor))
         if store is None or store.labels is None:
             return None
@@ -151,7 +156,7 @@ class Shadow:
             return None
         if here not in store.views:
             found = None if tensor.numel() == 0 else compact(self._flat(store, tensor).as_strided(*here[:3]))
-            store.views[here] = found if found is not None and found.any() else None
+            store.views[here] = found
         return store.views[here]
 
     def put(self, tensor: Tensor, labels: Tensor | None) -> None:
@@ -176,7 +181,8 @@ class Shadow:
 
     @staticmethod
     def _flat(store: _Store, tensor: Tensor) -> Tensor:
-        flat = torch.zeros(tensor.untyped_storage().nbytes() // tensor.element_size(), dtype=torch.long)
+        blank = FOREIGN if store.origin is Origin.DATA else NOBODY
+        flat = torch.full((tensor.untyped_storage().nbytes() // tensor.element_size(),), blank)
         if store.labels is not None:
             shape, stride, offset, _ = store.base
             flat.as_strided(shape, stride, offset).copy_(store.labels)

@@ -39,6 +39,7 @@ class Source:
         soft: The first label of its entries; None while it was not used element-wise.
         elementwise: Whether it was used element-wise.
         calls: How often its rows were used.
+        recurrent: Whether its columns read what its rows wrote in an earlier use.
         fault: Why none of its entries may be given to a unit; empty if they may.
     """
 
@@ -53,6 +54,7 @@ class Source:
     soft: int | None = None
     elementwise: bool = False
     calls: int = 0
+    recurrent: bool = False
     fault: str = ""
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from lightning_plasticity.units.execution import Execution, Role
 from lightning_plasticity.units.group import Tap, UnitGroup
-from lightning_plasticity.units.labels import NOBODY
+from lightning_plasticity.units.labels import FOREIGN, NOBODY
 from lightning_plasticity.units.shadow import compact
 from lightning_plasticity.units.slot import Slot, SlotKind
 from lightning_plasticity.units.sources import Source
@@ -73,7 +74,8 @@ class Verdict:
             self.reason[which] = self.run.labels._code(why)
 
     def _owners(self, labels: Tensor) -> Tensor:
-        return compact(torch.where(labels > 0, self.root[labels.clamp(min=0)], labels))
+        nobody = labels.clamp(max=NOBODY)  # or not read at all
+        return compact(torch.where(labels > FOREIGN, self.root[labels.clamp(min=0)], nobody))
 
     def _collect(self) -> None:
         for use in self.run.uses.values():
@@ -101,7 +103,9 @@ class Verdict:
                 if problem := entry.source.problem:
                     self.decline(self._mask(entry.owners), f"{entry.source.path} {problem}")
                 self._check_whole(entry)
-        self._check_recurrence()
+        for source, roles in self._both_roles():
+            self._check_recurrence(source, roles)
+            self._check_own_column(source, roles)
 
     def _check_whole(self, entry: Entry) -> None:
         if entry.role == "in":
@@ -109,15 +113,26 @@ class Verdict:
             if entry.source.rows > 1 and owners.numel() == 1 and int(owners) > 0:
                 self.decline(self._mask(entry.owners), "one unit spans its whole layer")
 
-    def _check_recurrence(self) -> None:
+    def _both_roles(self) -> Iterator[tuple[Source, dict[str, Entry]]]:
+        """Return the weights whose rows and columns are used, with the entries of both."""
         by_source: dict[Source, dict[str, Entry]] = {}
         for entry in self.entries:
             if entry.role is not None:
                 by_source.setdefault(entry.source, {})[entry.role] = entry
-        for source, roles in by_source.items():
-            if len(roles) == 2 and source.calls > self.run.runs:
-                both = self._mask(roles["in"].owners) & self._mask(roles["out"].owners)
-                self.decline(both, f"{source.path} feeds its own units and is used several times (recurrent)")
+        yield from ((source, roles) for source, roles in by_source.items() if len(roles) == 2)
+
+    def _check_recurrence(self, source: Source, roles: dict[str, Entry]) -> None:
+        if source.calls > self.run.runs:
+            both = self._mask(roles["in"].owners) & self._mask(roles["out"].owners)
+            self.decline(both, f"{source.path} feeds its own units and is used several times (recurrent)")
+
+    def _check_own_column(self, source: Source, roles: dict[str, Entry]) -> None:
+        """Decline units whose whole row is their own column, so that it is set to zero with the column."""
+        written, read = roles["in"].owners, roles["out"].owners
+        if (self._mask(written) & self._mask(read)).any():
+            written, read = written.expand(source.tensor.shape), read.expand(source.tensor.shape)
+            foreign = self._mask(written[written != read])
+            self.decline(self._mask(written) & ~foreign, f"{source.path} reads what it writes and nothing else")
 
     def _check_ends(self) -> None:
         written, read = torch.zeros_like(self.coupled), torch.zeros_like(self.coupled)

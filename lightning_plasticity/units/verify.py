@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units import laws
+from lightning_plasticity.units.comparison import difference
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.sandbox import ExampleInputs, Sandbox, sandbox
 from lightning_plasticity.units.table import aligned
@@ -168,7 +169,7 @@ def verify_units(
                 "inputs that the model accepts in evaluation mode",
                 "Pass as `example_inputs` what the model is called with",
             ) from error
-        if not before or not laws.difference(before, again) <= box.tolerance:
+        if not before or not difference(before, again) <= box.tolerance:
             raise UnsupportedModelError(
                 "the model returned no tensor" if not before else "two identical runs of the model differ",
                 "output tensors that follow from the weights, the inputs and the global random generators",
@@ -188,7 +189,7 @@ def _modes(box: Sandbox) -> tuple[bool, ...]:
     """Return the modes (``training``) in which the model runs and repeats itself."""
     box.training = True
     try:
-        repeats = laws.difference(box.run(), box.run()) <= box.tolerance
+        repeats = difference(box.run(), box.run()) <= box.tolerance
     except Exception:
         repeats = False
     return (False, True) if repeats else (False,)

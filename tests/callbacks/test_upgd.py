@@ -13,7 +13,7 @@ from lightning_plasticity.errors import (
     UnsupportedModelError,
     UnsupportedOptimizerError,
 )
-from lightning_plasticity.optim import UPGD, HesScale, UtilityGate
+from lightning_plasticity.optim import UPGD, HesScale, SampledGaussNewton, UtilityGate
 from lightning_plasticity.units import discover_units
 
 pytestmark = pytest.mark.filterwarnings(
@@ -292,6 +292,49 @@ def test_second_order_utilities_are_those_of_a_bare_loop(per, scaled):
         assert not equal(first, module)
 
 
+class WithLoss(Regression):
+    """Owns its loss as a module, as BackPACK wants it."""
+
+    def __init__(self, make_optimizer=None):
+        super().__init__(make_optimizer)
+        self.loss = nn.MSELoss()
+
+    def training_step(self, batch, batch_idx):
+        return self.loss(self.net(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize("per", ["weight", "unit"])
+def test_curvature_from_backpack_is_that_of_a_bare_loop_and_resumes_to_the_bit(per, tmp_path):
+    pytest.importorskip("backpack")
+    settings = SETTINGS | {"per": per, "curvature": "ggn_mc"}
+    net, loss = make_net(), nn.MSELoss()
+    source, optimizer = SampledGaussNewton(net, loss, seed=SETTINGS["seed"]), torch.optim.SGD(net.parameters(), lr=0.1)
+    units = discover_units(net, make_data()[0]) if per == "unit" else None
+    with UtilityGate(optimizer, units=units, curvature=source, **SETTINGS):
+        for _ in range(2):
+            for x, y in zip(*(t.split(4) for t in make_data()), strict=True):
+                source.watch(loss(net(x), y)).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+    whole = WithLoss()
+    fit(whole, UPGDPerturbation(**settings), batch_size=4)
+    assert equal(whole.net, net)
+    fit(WithLoss(), UPGDPerturbation(**settings), batch_size=4, max_epochs=1).save_checkpoint(tmp_path / "half.ckpt")
+    resumed = WithLoss()
+    fit(resumed, UPGDPerturbation(**(settings | {"seed": 99})), batch_size=4, ckpt_path=tmp_path / "half.ckpt")
+    assert equal(resumed, whole)
+    assert not any(m._forward_hooks or m._backward_hooks for m in whole.modules())
+    first = WithLoss()
+    fit(first, UPGDPerturbation(**SETTINGS, per=per), batch_size=4)
+    assert not equal(first, whole)
+
+
+def test_backpack_needs_the_loss_to_be_a_module():
+    pytest.importorskip("backpack")
+    with pytest.raises(UnsupportedModelError, match=r"Regression with the loss modules \[\].*self.loss = nn.Cross"):
+        fit(Regression(), UPGDPerturbation(curvature="ggn_mc"))
+
+
 def test_nothing_is_left_on_model_and_optimizer_after_the_fit():
     module = Regression()
     run = fit(module, UPGDPerturbation(**SETTINGS, per="unit", when="after_clipping"))
@@ -337,7 +380,7 @@ def test_the_callback_can_be_copied_and_described():
     [
         ("per", "layer", "'weight' or 'unit'"),
         ("when", "never", "'before_clipping' or 'after_clipping'"),
-        ("curvature", "hutchinson", "'hesscale' or None"),
+        ("curvature", "hutchinson", "'hesscale', 'ggn_mc' or None"),
         ("noise_std", -1.0, "at least 0"),
     ],
 )

@@ -43,10 +43,11 @@ def test_a_model_that_fails_on_the_way_is_left_as_it_was_found(name):
     model, inputs = used(name)
 
     def fail(module: nn.Module, args: tuple, output: object) -> None:
-        if module.training:  # the first run, in evaluation mode, went well
+        if model.training:  # the first run, in evaluation mode, went well
             raise KeyError("out of luck")
 
-    model.register_forward_hook(fail)
+    for module in model.modules():  # the first of them that is called fails
+        module.register_forward_hook(fail)
     before = snapshot(model)
     with pytest.raises(UnsupportedModelError, match=r"failed on the example in training mode.*KeyError") as caught:
         discover_units(model, inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from lightning_plasticity.units.labels import foreign
 from lightning_plasticity.units.rules.call import Call
 from lightning_plasticity.units.rules.contractions import MATCHED
 from lightning_plasticity.units.rules.registry import Labelling, rule
@@ -22,4 +23,4 @@ def attention(run: Execution, call: Call) -> Labelling:
     scores = [run.mix(run.of(call[name]), [last - 1, last], MATCHED) for name in ("query", "key")]
     values = run.mix(run.of(call["value"]), [last - 1], MATCHED)
     labels = run.meet(run.meet(scores[0], scores[1]), values)
-    return [labels if i == 0 else None for i, _ in enumerate(call.outs)]
+    return [labels, *(foreign(t.ndim) for t in call.outs[1:])]

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lightning_plasticity.units.columns import agree
 from lightning_plasticity.units.labels import NOBODY
-from lightning_plasticity.units.meeting import agree
+from lightning_plasticity.units.meeting import SUM
 from lightning_plasticity.units.rules.call import Call
 from lightning_plasticity.units.rules.pointwise import aligned
 from lightning_plasticity.units.rules.registry import Labelling, rule
@@ -75,7 +76,7 @@ def _without_weight(
     for labels, letters in ((a, first), (b, second)):
         gone = [d for d, c in enumerate(letters) if c not in out]
         parts.append(_arrange(run.mix(labels, gone, MATCHED), letters, out))
-    return run.meet(*parts)
+    return run.meet(parts[0], parts[1])
 
 
 def _arrange(labels: Tensor | None, letters: str, out: str) -> Tensor | None:
@@ -93,7 +94,7 @@ def _biased(
 ) -> Labelling:
     own = run.of(bias, "bias")
     own = own.reshape(shape) if own is not None and shape is not None else aligned(own, ndim)
-    return run.meet(labels, own, summing=True)
+    return run.meet(labels, own, SUM)
 
 
 @rule("mm")
@@ -182,9 +183,9 @@ def _depthwise(run: Execution, x: Tensor, weight: Tensor, channel: int) -> Tenso
     """Pass channels on; every channel's own kernel joins it. Space is mixed."""
     labels = run.mix(run.of(x), list(range(channel + 1, x.ndim)), MATCHED)
     own = run.of(weight, "carried")
-    if own is not None:  # all entries of a kernel belong to its channel
-        rows = own.expand(weight.shape).reshape(weight.shape[0], -1)
-        shape = [-1 if d == channel else 1 for d in range(x.ndim)]
-        for entry in rows.unbind(1):
-            labels = run.meet(labels, entry.reshape(shape))
-    return labels
+    if own is None or labels is None:
+        return labels
+    kernels = own.expand(weight.shape).reshape(weight.shape[0], -1)  # all entries of a kernel belong to its channel
+    shape = [-1 if d == channel else 1 for d in range(x.ndim)]
+    met = run.meet(labels[..., None], kernels.reshape(*shape, kernels.shape[1]))
+    return None if met is None else met[..., 0]

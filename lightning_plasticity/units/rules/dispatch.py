@@ -112,9 +112,7 @@ def _label(run: Execution, call: Call) -> None:
             source.fault = "is changed by the forward pass itself"
     touched = any(run.shadow.labels(t) is not None or run.is_weight(t) for t in call.inputs)
     if not touched:
-        for t in call.outs:
-            run.put(t, None)
-        return
+        return  # without labels, data is foreign
     if call.signature.is_view:
         views.follow(run, call)
         return

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lightning_plasticity.units.labels import FOREIGN, foreign
+from lightning_plasticity.units.meeting import SUM
 from lightning_plasticity.units.rules.call import Call, tensors_in
 from lightning_plasticity.units.rules.registry import Labelling, rule
 from lightning_plasticity.units.rules.unknown import unknown
@@ -85,6 +87,8 @@ def rearrange(run: Execution, call: Call) -> Labelling:
     """Choose, repeat or reorder: do the same with labels of the full size."""
     x = call.args[0]
     own = run.of(x)
+    if not x.is_floating_point() and not x.is_complex() and (own is None or not (own > FOREIGN).any()):
+        return foreign(call.out.ndim)
     args: list[Any] = [torch.zeros(1, dtype=torch.long).expand(x.shape) if own is None else own.expand(x.shape)]
     for value in call.args[1:]:
         if isinstance(value, Tensor) and value.dtype.is_floating_point:
@@ -152,7 +156,7 @@ def accumulate(run: Execution, call: Call) -> Labelling:
         )
         for labels in (own, other)
     ):
-        return run.meet(own, other, summing=True)
+        return run.meet(own, other, SUM)
     return unknown(run, call)
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from lightning_plasticity.units.labels import foreign
+from lightning_plasticity.units.meeting import PRODUCT, SUM
 from lightning_plasticity.units.rules.call import Call
 from lightning_plasticity.units.rules.registry import Labelling, rule
 from lightning_plasticity.units.slot import SlotKind
@@ -31,7 +33,7 @@ def _affine(
             shape = [1] * (ndim - own.ndim) + list(own.shape)
             if dim is not None:
                 shape = [own.shape[0] if d == dim else 1 for d in range(ndim)]
-            labels = run.meet(labels, own.reshape(shape))
+            labels = run.meet(labels, own.reshape(shape), SUM if kind in {"shift", "mean"} else PRODUCT)
     return labels
 
 
@@ -49,7 +51,7 @@ def batch_norm(run: Execution, call: Call) -> Labelling:
         "mean": call.bound.get("running_mean"), "variance": call.bound.get("running_var"),
     }  # fmt: skip
     labels = _affine(run, labels, own, 1, x.ndim)
-    return [labels if i == 0 else None for i, _ in enumerate(call.outs)]
+    return [labels, *(foreign(t.ndim) for t in call.outs[1:])]
 
 
 @rule("native_layer_norm _fused_rms_norm rms_norm layer_norm")
@@ -59,7 +61,7 @@ def layer_norm(run: Execution, call: Call) -> Labelling:
     labels = run.of(x)
     _couple(run, labels, list(range(x.ndim - len(call["normalized_shape"]), x.ndim)))
     labels = _affine(run, labels, {"scale": call["weight"], "shift": call.bound.get("bias")}, None, x.ndim)
-    return [labels if i == 0 else None for i, _ in enumerate(call.outs)]
+    return [labels, *(foreign(t.ndim) for t in call.outs[1:])]
 
 
 @rule("native_group_norm group_norm")
@@ -70,4 +72,4 @@ def group_norm(run: Execution, call: Call) -> Labelling:
     groups = int(call.bound.get("group") or call.bound["num_groups"])
     _couple(run, labels, [d for d in range(1, x.ndim) if d != 1 or groups < x.shape[1]])
     labels = _affine(run, labels, {"scale": call["weight"], "shift": call["bias"]}, 1, x.ndim)
-    return [labels if i == 0 else None for i, _ in enumerate(call.outs)]
+    return [labels, *(foreign(t.ndim) for t in call.outs[1:])]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
-from lightning_plasticity.units.meeting import dilute
+from lightning_plasticity.units.meeting import PRODUCT, Manner
 from lightning_plasticity.units.rules.call import Call, tensors_in
 from lightning_plasticity.units.rules.registry import Labelling, rule, rule_for_tag
 from lightning_plasticity.units.slot import SlotKind
@@ -14,8 +15,21 @@ from lightning_plasticity.units.slot import SlotKind
 if TYPE_CHECKING:
     from lightning_plasticity.units.execution import Execution
 
-_SUMS = {"add", "sub", "rsub", "lerp"}
-_MERGING = _SUMS | {"maximum", "minimum", "fmax", "fmin", "logaddexp", "atan2", "hypot"}
+_SUMS = {"add", "sub", "rsub"}
+_ADDING = _SUMS | {
+    "lerp",
+    "where",
+    "masked_fill",
+    "maximum",
+    "minimum",
+    "fmax",
+    "fmin",
+    "clamp",
+    "clamp_min",
+    "clamp_max",
+}
+_ADDING |= {"addcmul", "addcdiv", "logaddexp", "logaddexp2", "atan2", "hypot"}
+"""Operations that leave one operand where the other is zero."""
 _NORMALISING = {"add", "sub", "rsub", "mul", "div", "addcmul", "addcdiv"}
 
 
@@ -31,20 +45,32 @@ def aligned(labels: Tensor | None, ndim: int) -> Tensor | None:
 )
 def pointwise(run: Execution, call: Call) -> Labelling:
     """Combine the operands element by element; a parameter among them is a bias if it is added, else carried."""
-    kind: SlotKind = "bias" if call.name in _SUMS - {"lerp"} else "carried"
-    ndim = max(t.ndim for t in call.inputs)
+    kind: SlotKind = "bias" if call.name in _SUMS else "carried"
+    manner = Manner(call.name in _ADDING, call.name in _NORMALISING)
+    operands = tensors_in((*call.args, *(v for k, v in call.kwargs.items() if k != "out")))
+    ndim = max(t.ndim for t in operands)
     labels: Tensor | None = None
-    is_data = False
-    for t in tensors_in((*call.args, *(v for k, v in call.kwargs.items() if k != "out"))):
-        other, data = aligned(run.of(t, kind), ndim), run.is_data(t)
-        if call.name in _MERGING:
-            if labels is not None and data and t.dtype.is_floating_point:
-                labels = dilute(run.labels, labels, other)
-            if other is not None and is_data:
-                other = dilute(run.labels, other, labels)
-        is_data |= data
-        labels = run.meet(labels, other, normalising=call.name in _NORMALISING, summing=call.name in _SUMS)
+    for t in sorted(operands, key=lambda t: t.dtype is torch.bool):  # a mask chooses; it is not what remains
+        labels = run.meet(labels, aligned(run.of(t, kind), ndim), PRODUCT if t.dtype is torch.bool else manner)
+    if labels is not None and (_leaves_zero(call, operands) or _adds_constant(run, call, operands)):
+        labels = run.labels.shift(labels)
     return [fold(labels, t) for t in call.outs]
+
+
+def _leaves_zero(call: Call, operands: list[Tensor]) -> bool:
+    """Return whether a function of one tensor is not zero at zero."""
+    random = torch.Tag.nondeterministic_seeded in getattr(call.func, "tags", ())
+    if len(operands) != 1 or random or not operands[0].is_floating_point() or call.kwargs.get("out") is not None:
+        return False
+    zero = torch.zeros([1] * operands[0].ndim, dtype=operands[0].dtype)
+    value = call.func(*(zero if a is operands[0] else a for a in call.args), **call.kwargs)
+    return isinstance(value, Tensor) and bool(value.any())
+
+
+def _adds_constant(run: Execution, call: Call, operands: list[Tensor]) -> bool:
+    return call.name in _ADDING and any(
+        t.dtype is not torch.bool and not run.is_weight(t) and not run.is_data(t) for t in operands
+    )
 
 
 def fold(labels: Tensor | None, out: Tensor) -> Tensor | None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lightning_plasticity.units.labels import foreign
+from lightning_plasticity.units.meeting import SUM
 from lightning_plasticity.units.rules.call import Call
 from lightning_plasticity.units.rules.pointwise import aligned
 from lightning_plasticity.units.rules.registry import Labelling, rule, rule_for_tag
@@ -33,7 +35,7 @@ def reduction(run: Execution, call: Call) -> Labelling:
     x = call.args[0]
     other = call.bound.get("other")
     if isinstance(other, Tensor):  # max and min of two tensors are element-wise
-        return run.meet(aligned(run.of(x), call.outs[0].ndim), aligned(run.of(other), call.outs[0].ndim))
+        return run.meet(aligned(run.of(x), call.outs[0].ndim), aligned(run.of(other), call.outs[0].ndim), SUM)
     dims = _dims(call.bound.get("dim"), x.ndim)
     labels = run.mix(run.of(x), dims, COMBINED, statistic=True)
     if labels is None:
@@ -74,4 +76,4 @@ def leave(run: Execution, call: Call) -> Labelling:
     """Spoil: the values steer the program or the shapes."""
     for t in call.inputs:
         run.spoil(run.of(t), f"its values steer the program ({call.name})")
-    return [None] * len(call.outs)
+    return [foreign(t.ndim) for t in call.outs]

@@ -1,0 +1,57 @@
+"""What every source of curvature does with the entries it has found: gather, average over processes, hand out once."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, distributed
+
+
+class DiagonalMemory:
+    """Diagonal entries by parameter; they accumulate over backward passes as gradients do, until they are taken."""
+
+    def __init__(self) -> None:
+        self._diagonal: dict[Tensor, Tensor] = {}
+        self._averaged = True
+
+    def expect(self) -> None:
+        """Prepare for a backward pass: entries whose gradient was set to None are forgotten with it."""
+        for parameter in [p for p in self._diagonal if p.grad is None]:
+            del self._diagonal[parameter]
+        self._averaged = False
+
+    def add(self, parameter: Tensor, values: Tensor) -> None:
+        """Add diagonal entries of a parameter."""
+        known = self._diagonal.get(parameter)
+        self._diagonal[parameter] = values if known is None else known.add_(values)
+
+    def take(self, parameter: Tensor) -> Tensor:
+        """Return the diagonal entries that belong to ``parameter``, and forget them.
+
+        On several processes the first call after a backward pass averages all entries over them, in one reduction, so
+        it must be made on all of them.
+
+        Args:
+            parameter: A parameter.
+
+        Returns:
+            Its part of the diagonal, of its shape, summed over the backward passes since it was last taken; zeros if
+            there was none.
+        """
+        if not self._averaged:
+            self._average()
+        known = self._diagonal.pop(parameter, None)
+        if known is None:
+            return torch.zeros_like(parameter, dtype=torch.promote_types(parameter.dtype, torch.float32)).detach()
+        return known
+
+    def _average(self) -> None:
+        self._averaged = True
+        if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
+            return
+        parts = list(self._diagonal.values())
+        if parts:
+            flat = torch.cat([part.flatten() for part in parts])
+            distributed.all_reduce(flat)
+            flat /= distributed.get_world_size()
+            for part, mean in zip(parts, torch.split(flat, [part.numel() for part in parts]), strict=True):
+                part.copy_(mean.view_as(part))
