@@ -264,7 +264,7 @@ class PlasticityMonitor(pl.Callback):
         write_scalars(trainer, found.of_layers, extra, step)
         if self._arranged_in != trainer.log_dir:  # TensorBoard takes one arrangement per log
             self._arranged_in = trainer.log_dir
-            write_layout(trainer, found.of_layers, self.aggregate)
+            write_layout(trainer, found.of_layers, found.of_updates, self.aggregate)
         if found.scores:
             histograms = {f"unit_score/{layer}": score for layer, score in found.scores.items()}
             write_histograms(trainer, histograms | utilities(trainer), step)

@@ -50,24 +50,27 @@ def write_scalars(trainer: pl.Trainer, values: Values, extra: Mapping[str, Tenso
 
 
 @rank_zero_only
-def write_layout(trainer: pl.Trainer, values: Values, aggregate: Sequence[str]) -> None:
+def write_layout(trainer: pl.Trainer, values: Values, alone: Iterable[str], aggregate: Sequence[str]) -> None:
     """Arrange TensorBoard's custom scalars: charts of the aggregates first, then one per metric with all layers.
 
     Args:
         trainer: The Trainer.
         values: Values by metric and layer.
+        alone: Names of scalars that belong to no layer.
         aggregate: The aggregates that are logged; of all three, the mean is drawn within a band from min to max.
     """
-    layout: dict[str, dict[str, list[object]]] = {}
+    whole: dict[str, list[object]] = {name.split("/")[1]: ["Multiline", [name]] for name in alone}
     if aggregate:
         is_band = {"mean", "min", "max"} <= set(aggregate)
         kind, shown = ("Margin", ["mean", "min", "max"]) if is_band else ("Multiline", list(aggregate))
-        layout["plasticity of all layers"] = {
+        whole |= {
             f"{metric}, {' '.join(shown)}": [kind, [f"{PREFIX}/{metric}/{name}" for name in shown]] for metric in values
         }
-    layout["plasticity of every layer"] = {
+    by_layer = {
         metric: ["Multiline", [f"{PREFIX}/{metric}/{layer}" for layer in layers]] for metric, layers in values.items()
     }
+    pages = {"plasticity of the network": whole, "plasticity of every layer": by_layer}
+    layout = {title: charts for title, charts in pages.items() if charts}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_custom_scalars(layout)
