@@ -60,6 +60,7 @@ class Instruments:
     ) -> None:
         by_kind = {kind: {name: m for name, m in metrics.items() if reads(m) is kind} for kind in Reads}
         features, gradients = by_kind.pop(Reads.FEATURES), by_kind.pop(Reads.FEATURE_GRADIENTS)
+        self.order = list(metrics)
         self.updates = UpdateMeters(by_kind.pop(Reads.LOSSES), pl_module)
         of_weights = {name: metric for kind in by_kind.values() for name, metric in kind.items()}
         self.weights = WeightMeters(of_weights, weights, initial)
@@ -123,4 +124,6 @@ class Instruments:
         unseen = self.taps.unseen()
         values, scores = self.taps.compute()
         values |= self.weights.compute(trainer.optimizers)
-        return Measurement(values, self.updates.compute(), scores, unseen)
+        place = {name: i for i, name in enumerate(self.order)}
+        ordered = sorted(values, key=lambda name: place.get(name, len(place)))  # one metric may give several names
+        return Measurement({name: values[name] for name in ordered}, self.updates.compute(), scores, unseen)

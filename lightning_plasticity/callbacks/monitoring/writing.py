@@ -63,14 +63,14 @@ def write_layout(trainer: pl.Trainer, values: Values, alone: Iterable[str], aggr
     if aggregate:
         is_band = {"mean", "min", "max"} <= set(aggregate)
         kind, shown = ("Margin", ["mean", "min", "max"]) if is_band else ("Multiline", list(aggregate))
-        whole |= {
-            f"{metric}, {' '.join(shown)}": [kind, [f"{PREFIX}/{metric}/{name}" for name in shown]] for metric in values
-        }
+        title = "mean, min to max" if is_band else ", ".join(shown)
+        whole |= {f"{metric}: {title}": [kind, [f"{PREFIX}/{metric}/{name}" for name in shown]] for metric in values}
     by_layer = {
         metric: ["Multiline", [f"{PREFIX}/{metric}/{layer}" for layer in layers]] for metric, layers in values.items()
     }
     pages = {"plasticity of the network": whole, "plasticity of every layer": by_layer}
-    layout = {title: charts for title, charts in pages.items() if charts}
+    # TensorBoard shows the charts of a page from the last to the first.
+    layout = {page: dict(reversed(charts.items())) for page, charts in pages.items() if charts}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_custom_scalars(layout)
