@@ -1,7 +1,7 @@
 """Torchmetrics' own metric tester, which is not in its wheel, on our metrics.
 
-Point ``TORCHMETRICS_SOURCE`` to a checkout of torchmetrics and install ``cachier`` to run these. Upstream's conftest as a
-plugin starts the two processes among which every metric is tested once more::
+Point ``TORCHMETRICS_SOURCE`` to a checkout of torchmetrics and install ``cachier`` to run these. Upstream's conftest
+as a plugin starts the two processes among which every metric is tested once more::
 
     export TORCHMETRICS_SOURCE=~/torchmetrics USE_PYTEST_POOL=1 PYTHONPATH=.:tests:$HOME/torchmetrics/tests
     pytest -n 0 -p unittests.conftest tests/metrics/test_upstream.py

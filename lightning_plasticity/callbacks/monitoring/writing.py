@@ -65,7 +65,7 @@ def write_layout(trainer: pl.Trainer, values: Values, alone: Iterable[str], aggr
         kind, shown = ("Margin", ["mean", "min", "max"]) if is_band else ("Multiline", list(aggregate))
         title = "mean, min to max" if is_band else ", ".join(shown)
         whole |= {f"{metric}: {title}": [kind, [f"{PREFIX}/{metric}/{name}" for name in shown]] for metric in values}
-    by_layer = {
+    by_layer: dict[str, list[object]] = {
         metric: ["Multiline", [f"{PREFIX}/{metric}/{layer}" for layer in layers]] for metric, layers in values.items()
     }
     pages = {"plasticity of the network": whole, "plasticity of every layer": by_layer}
