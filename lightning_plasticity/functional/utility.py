@@ -38,7 +38,7 @@ def absolute_sum(values: Tensor, dim: int, out: Tensor | None = None) -> Tensor:
     Args:
         values: Any shape with ``F`` features along ``dim``: weights or activations.
         dim: The feature dimension.
-        out: Write into this tensor ``[F]`` instead of a new one.
+        out: Write into this tensor ``[F]``, in its data type, instead of a new one.
 
     Returns:
         The sums; 0 where there is nothing to add.
@@ -47,20 +47,37 @@ def absolute_sum(values: Tensor, dim: int, out: Tensor | None = None) -> Tensor:
         >>> absolute_sum(torch.tensor([[1.0, -2.0], [3.0, -4.0]]), dim=1)
         tensor([4., 6.])
     """
-    axes = range(values.ndim)
-    dim = axes[dim]
-    others = [axis for axis in axes if axis != dim]
-    dtype = values.dtype if values.dtype in _PRECISE else torch.float32
+    ndim, small = values.ndim, values.numel() <= _CHUNK
+    dim %= ndim
+    if out is not None and ndim == 2 and small and values.is_cpu:  # a short way for the call of every step
+        return torch.sum(values.abs(), 1 - dim, out=out)
+    others = [axis for axis in range(ndim) if axis != dim]
+    dtype = out.dtype if out is not None else values.dtype if values.dtype in _PRECISE else torch.float32
     if not values.is_cpu:
         sums: Tensor = torch.linalg.vector_norm(values, 1, dim=others, dtype=dtype, out=out)
         return sums
     if not others:
         return torch.abs(values.to(dtype), out=out)
-    if values.numel() <= _CHUNK:
+    if small:
         return torch.sum(values.abs(), others, dtype=dtype, out=out)
+    return _absolute_sum_in_pieces(values, dim, others, values.new_empty(values.shape[dim], dtype=dtype), out)
+
+
+def _absolute_sum_in_pieces(values: Tensor, dim: int, others: list[int], sums: Tensor, out: Tensor | None) -> Tensor:
+    """Write the absolute sums to ``sums``, ``[F]``, and on to ``out``; pieces share one temporary, which stays hot."""
     rows = max(1, _CHUNK * values.shape[0] // values.numel())
-    pieces = [piece.abs().sum(others, dtype=dtype) for piece in torch.split(values, rows)]
-    return torch.cat(pieces, out=out) if dim == 0 else torch.sum(torch.stack(pieces), 0, out=out)
+    scratch = values.new_empty(rows, *values.shape[1:])
+    start = 0
+    for piece in torch.split(values, rows):
+        magnitudes = torch.abs(piece, out=scratch if len(piece) == rows else scratch[: len(piece)])
+        if dim == 0:
+            torch.sum(magnitudes, others, dtype=sums.dtype, out=sums[start : start + rows])
+        elif start == 0:
+            torch.sum(magnitudes, others, dtype=sums.dtype, out=sums)
+        else:
+            sums += magnitudes.sum(others, dtype=sums.dtype)
+        start += rows
+    return sums if out is None else out.copy_(sums)
 
 
 def contribution(activation: Tensor, outgoing: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from lightning_plasticity.units import UnitGroup
 
 State = dict[str, Tensor]
+Sums: TypeAlias = Literal["activation", "absolute activation"]
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Field:
         fresh: Value of a unit that was never seen or was just replaced.
         lasts: How long it is kept: for the life of the ``"unit"``; until the next ``"decision"`` about its group, after
             which all units start afresh; or for the ``"step"`` under way, whose readings a skipped step throws away.
+        sums: What of every forward pass the engine itself adds up here, over all samples, per feature; None leaves the
+            field to the statistic.
         dtype: Data type; None takes that of the weights, at least float32, since a bfloat16 trace stalls.
     """
 
@@ -36,6 +39,7 @@ class Field:
     width: int = 0
     fresh: float = 0.0
     lasts: Literal["unit", "decision", "step"] = "unit"
+    sums: Sums | None = None
     dtype: torch.dtype | None = None
 
     def shape(self, group: UnitGroup) -> tuple[int, ...]:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from lightning_plasticity.replacement.alarm import Alarm
 from lightning_plasticity.replacement.memory import Memory
-from lightning_plasticity.replacement.statistic import Statistic
-from lightning_plasticity.replacement.watch import Observe, Reading, Watch
+from lightning_plasticity.replacement.statistic import Observer, Statistic
+from lightning_plasticity.replacement.watch import Watch
 
 
 class Observation:
@@ -78,16 +78,10 @@ class Observation:
 
 
 def _watch(memory: Memory, i: int, statistics: Sequence[Statistic]) -> Watch | None:
-    group = memory.groups[i]
+    tap, part = memory.groups[i].tap, memory.parts[i]
     readers = [each for each in statistics if each.reads_activation or each.reads_gradient]
-    if group.tap is None or not readers:
+    if tap is None or not readers:
         return None
-    observers = [partial(each.observe, memory.parts[i]) for each in readers]
-    observe = observers[0] if len(observers) == 1 else partial(_observe_all, observers)
-    device = group.incoming[0].tensor.device
-    return Watch(group.tap, observe, device, reads_gradient=any(each.reads_gradient for each in readers))
-
-
-def _observe_all(observers: Sequence[Observe], reading: Reading) -> None:
-    for observe in observers:
-        observe(reading)
+    sums = [(part[name], spec.sums) for each in readers for name, spec in each.fields().items() if spec.sums]
+    observers = [partial(each.observe, part) for each in readers if isinstance(each, Observer)]
+    return Watch(tap, sums, observers, memory.device, reads_gradient=any(each.reads_gradient for each in readers))

@@ -56,7 +56,7 @@ class OptimizerMemory:
 
     def after_step(self) -> None:
         """Let the entries of young units move as if the optimizer had been built when they were born."""
-        if self.policy == "fresh":
+        if self.policy == "fresh" and self.young:
             self.young.correct()
 
     def forget(self, group: UnitGroup, units: Tensor) -> None:

@@ -222,20 +222,20 @@ class UnitReplacer:
             values |= score_scalars(group, self._score(i, generator))
         return values
 
-    @torch.no_grad()
     def _after_step(self, position: int, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         memory = self.optimizer_memory[position]
         if not memory.stepped():
             self.drop_readings(position)
             return
         self.steps[position] += 1
-        memory.after_step()
-        trained, samples = self._observation.collect(self._owned[position])
-        for i in trained:
-            self.ages[i].advance()
-        for statistic in self._statistics:
-            statistic.update(self.memory, samples)
-        self._replace(trained)
+        with torch.no_grad():
+            memory.after_step()
+            trained, samples = self._observation.collect(self._owned[position])
+            for i in trained:
+                self.ages[i].advance()
+            for statistic in self._statistics:
+                statistic.update(self.memory, samples)
+            self._replace(trained)
 
     def _replace(self, trained: Sequence[int]) -> None:
         due = {}

@@ -1,8 +1,9 @@
 """What is measured of units while a model trains: sums over samples, folded into running averages at every step.
 
-A statistic says which numbers it remembers of every unit (``fields``), how a forward or backward pass adds to them
-(``observe``) and what happens to them after an optimizer step (``update``). It owns no state: it is a frozen dataclass
-of hyper-parameters. A utility is a statistic that also makes a score; an edit may ask for statistics of its own.
+A statistic says which numbers it remembers of every unit (``fields``) and what happens to them after an optimizer step
+(``update``). The engine adds up activations in the fields that ask for it; a statistic that needs more of a forward or
+backward pass is an :class:`Observer`. It owns no state: it is a frozen dataclass of hyper-parameters. A utility is a
+statistic that also makes a score; an edit may ask for statistics of its own.
 """
 
 from __future__ import annotations
@@ -33,9 +34,6 @@ class Statistic(Protocol):
     def fields(self) -> Mapping[str, Field]:
         """Return what is remembered of every unit."""
 
-    def observe(self, state: State, reading: Reading) -> None:
-        """Add one reading of a forward (or backward) pass to the memory of its group."""
-
     def update(self, memory: Memory, samples: Samples) -> None:
         """Fold what was observed into the memory, after an optimizer step.
 
@@ -43,6 +41,14 @@ class Statistic(Protocol):
             memory: The memory of all groups.
             samples: Samples seen since the last step, by position of the group; groups that saw none are missing.
         """
+
+
+@runtime_checkable
+class Observer(Statistic, Protocol):
+    """A statistic that looks at every reading itself."""
+
+    def observe(self, state: State, reading: Reading) -> None:
+        """Add one reading of a forward (or backward) pass to the memory of its group."""
 
 
 @dataclass(frozen=True)
@@ -69,12 +75,8 @@ class MeanActivation:
         return {
             "mean_activation": Field(per="feature"),
             "mean_activation_missing": Field(fresh=1.0),
-            "mean_activation_sum": Field(per="feature", lasts="step"),
+            "mean_activation_sum": Field(per="feature", lasts="step", sums="activation"),
         }
-
-    def observe(self, state: State, reading: Reading) -> None:
-        """Add the activations of a forward pass."""
-        state["mean_activation_sum"] += reading.sum(reading.activation)
 
     def update(self, memory: Memory, samples: Samples) -> None:
         """Move the running mean towards the mean activation in this step."""

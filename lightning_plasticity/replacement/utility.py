@@ -17,7 +17,6 @@ from lightning_plasticity.replacement.statistic import (
     check_decay_rate,
     corrected,
 )
-from lightning_plasticity.replacement.watch import Reading
 from lightning_plasticity.units import Slot, UnitGroup
 
 
@@ -70,7 +69,7 @@ def write_outgoing_sums(group: UnitGroup, out: Tensor) -> int:
         The entries per feature, so that ``out`` divided by it is the mean.
     """
     first = group.outgoing[0]
-    if len(group.outgoing) == 1 and first.index[0].numel() == out.numel():
+    if len(group.outgoing) == 1 and first.total_features == out.numel():
         first.absolute_sums(out)
         return first.entries_per_feature
     out.view(group.size, -1).copy_(outgoing_magnitude(group))
@@ -108,28 +107,27 @@ class Contribution:
         """Return the running utility, and the sums of absolute activations and weights in the step under way."""
         return {
             "utility": Field(),
-            "seen": Field(per="feature", lasts="step"),
+            "seen": Field(per="feature", lasts="step", sums="absolute activation"),
             "outgoing": Field(per="feature", lasts="step"),
         }
-
-    def observe(self, state: State, reading: Reading) -> None:
-        """Add the absolute activations of a forward pass."""
-        reading.add_absolute_to(state["seen"])
 
     def update(self, memory: Memory, samples: Samples) -> None:
         """Move the running utility towards the contribution in this step."""
         memory.scale("utility", self.decay_rate, samples)
+        rows: list[State] = []
+        weights: list[float] = []
         for position, count in samples.items():
-            row, group = memory.rows[position], memory.groups[position]
-            entries = write_outgoing_sums(group, row["outgoing"])
-            features = row["seen"].numel() // max(1, group.size)
-            weight = (1 - self.decay_rate) / (count * entries * features)
-            if features == 1 and isinstance(weight, float):
-                row["utility"].addcmul_(row["seen"], row["outgoing"], value=weight)
-            else:
-                row["utility"] += contribution(memory.parts[position]["seen"], memory.parts[position]["outgoing"]) * (
-                    weight * features
-                )
+            group, row = memory.groups[position], memory.rows[position]
+            weight = (1 - self.decay_rate) / (count * write_outgoing_sums(group, row["outgoing"]))
+            if isinstance(weight, float) and row["seen"].numel() == group.size:
+                rows.append(row)
+                weights.append(weight)
+            else:  # several features per unit, or samples that were counted on the device
+                part = memory.parts[position]
+                part["utility"] += weight * contribution(part["seen"], part["outgoing"])
+        if rows:
+            utility, seen, outgoing = ([row[name] for row in rows] for name in ("utility", "seen", "outgoing"))
+            torch._foreach_addcmul_(utility, seen, outgoing, scalars=weights)
         memory.clear("seen", samples)
 
     def score(self, state: State, group: UnitGroup, age: Tensor, generator: torch.Generator) -> Tensor:

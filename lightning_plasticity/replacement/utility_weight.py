@@ -12,7 +12,6 @@ from torch import Tensor
 from lightning_plasticity.replacement.memory import Field, Memory, State
 from lightning_plasticity.replacement.statistic import Samples, check_decay_rate, corrected, track
 from lightning_plasticity.replacement.utility import incoming_magnitude, outgoing_magnitude
-from lightning_plasticity.replacement.watch import Reading
 from lightning_plasticity.units import UnitGroup
 
 
@@ -41,9 +40,6 @@ class WeightMagnitude:
     def fields(self) -> Mapping[str, Field]:
         """Return the running utility."""
         return {"utility": Field()}
-
-    def observe(self, state: State, reading: Reading) -> None:
-        """Do nothing: weights are read after the step."""
 
     def update(self, memory: Memory, samples: Samples) -> None:
         """Move the running utility towards the magnitude after this step."""
@@ -82,9 +78,6 @@ class Adaptation:
         """Return the running utility."""
         return {"utility": Field()}
 
-    def observe(self, state: State, reading: Reading) -> None:
-        """Do nothing: weights are read after the step."""
-
     def update(self, memory: Memory, samples: Samples) -> None:
         """Move the running utility towards the adaptation after this step."""
         track(memory, samples, self.decay_rate, lambda state, group, count: adaptation(group))
@@ -104,9 +97,6 @@ class Random:
     def fields(self) -> Mapping[str, Field]:
         """Return nothing: nothing is remembered."""
         return {}
-
-    def observe(self, state: State, reading: Reading) -> None:
-        """Do nothing."""
 
     def update(self, memory: Memory, samples: Samples) -> None:
         """Do nothing."""

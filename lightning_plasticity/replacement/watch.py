@@ -6,13 +6,14 @@ checkpointing and ``torch.compile``, where a hook may change tensors but must no
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from lightning_plasticity.functional.utility import absolute_sum, sum_over_samples
+from lightning_plasticity.replacement.memory import Sums
 from lightning_plasticity.units import Tap
 
 Observe = Callable[["Reading"], None]
@@ -30,53 +31,40 @@ class Reading:
     Attributes:
         activation: The tapped tensor, detached.
         gradient: The loss's gradient with respect to it; None in the forward pass.
+        samples: The number of samples; every position of every example is one.
+        first: Whether it is known to be the first since the last step, so that sums may be written instead of added.
     """
 
-    __slots__ = ("_as_row", "_in_order", "_index", "_total", "activation", "gradient", "tap")
+    __slots__ = ("_in_order", "_index", "activation", "first", "gradient", "samples", "tap")
 
     activation: Tensor
     gradient: Tensor | None
+    samples: int
+    first: bool
 
     def __init__(self, tap: Tap, device: torch.device | None = None) -> None:
         self.tap = tap
         self._index = tap.index.to(device)
         flat = tap.index.flatten().cpu()
         self._in_order = torch.equal(flat, torch.arange(flat.numel()))
-        self._total: Tensor | None = None
-        self._as_row: Tensor | None = None
-
-    @property
-    def samples(self) -> int:
-        """The number of samples; every position of every example is one."""
-        return self.activation.numel() // max(1, self.activation.shape[self.tap.dim])
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of ``values``, shaped like the activation, over the samples: per feature, ``[U, K]``."""
         return self._fold(sum_over_samples(values, self.tap.dim))
 
-    def absolute_sum(self) -> Tensor:
-        """Return the sum of the absolute activations over the samples: per feature, ``[U, K]``."""
-        return self._fold(absolute_sum(self.activation, self.tap.dim))
-
-    def add_absolute_to(self, total: Tensor) -> None:
-        """Add the absolute activations, summed over the samples, to ``total``, ``[U, K]``; with few kernels."""
-        values, row = self.activation, self._row(total)
-        if row is None or values.shape[-1] != row.shape[1]:
-            total += self._fold(absolute_sum(values, self.tap.dim))
-        elif values.shape == row.shape:  # a single sample
-            row += values.abs()
+    def add_to(self, total: Tensor, sums: Sums) -> None:
+        """Add the activations, or their magnitudes, summed over the samples, to ``total``, ``[U, K]``."""
+        values, dim = self.activation, self.tap.dim
+        if sums == "activation":
+            total += self.sum(values)
+        elif not self.first or not self._in_order or values.shape[dim] != total.numel():
+            total += self._fold(absolute_sum(values, dim))
         else:
-            row += absolute_sum(values, self.tap.dim)
+            absolute_sum(values, dim, out=total.view(-1))
 
-    def _row(self, total: Tensor) -> Tensor | None:
-        """The tensor as ``[1, U * K]``, if the units own the last dimension in order; kept for the next pass."""
-        if torch.compiler.is_compiling():  # what is kept between passes would make the second one compile anew
-            return total.view(1, -1) if self._in_order and self.tap.dim == -1 else None
-        if self._total is not total:
-            self._total, self._as_row = total, None
-            if self._in_order and self.tap.dim == -1:
-                self._as_row = total.view(1, -1)
-        return self._as_row
+    def row_of(self, total: Tensor) -> Tensor | None:
+        """Return ``total`` in the shape of a batch of one sample, ``[1, U * K]``, if the units own it in order."""
+        return total.view(1, -1) if self._in_order and self.tap.dim == -1 else None
 
     def _fold(self, per_feature: Tensor) -> Tensor:
         """Return a value per feature of the tensor, ``[F]``, as one per feature of a unit, ``[U, K]``."""
@@ -109,23 +97,42 @@ class Reading:
 
 
 class Watch:
-    """Feeds the readings of one group to an observer while the reading layer trains.
+    """Feeds the readings of one group to its memory while the reading layer trains.
+
+    It reads forward passes in training mode with gradients enabled.
 
     Args:
         tap: Where to read.
-        observe: Receives the readings of forward passes in training mode with gradients enabled.
+        sums: Tensors ``[U, K]`` in which activations are added up, and what of them.
+        observers: Functions that receive every reading.
         device: Device on which passes are counted whose hooks were compiled: there Python does not count.
-        reads_gradient: Whether ``observe`` is to be called in the backward pass, with the gradient, instead. In a
-            compiled model that breaks the graph at the tap.
+        reads_gradient: Whether to read in the backward pass, with the gradient, instead. In a compiled model that
+            breaks the graph at the tap.
     """
 
-    def __init__(self, tap: Tap, observe: Observe, device: torch.device, *, reads_gradient: bool = False) -> None:
-        self.tap, self.observe, self.reads_gradient = tap, observe, reads_gradient
+    def __init__(
+        self,
+        tap: Tap,
+        sums: Sequence[tuple[Tensor, Sums]],
+        observers: Sequence[Observe],
+        device: torch.device,
+        *,
+        reads_gradient: bool = False,
+    ) -> None:
+        self.tap, self.reads_gradient = tap, reads_gradient
+        self._sums, self._observers, self._module = sums, observers, tap.module
         self._samples = 0
         self._compiled = False  # set by a compiled pass; it is only ever written there, so it costs no recompilation
         self._compiled_samples = torch.zeros((), device=device)
         self._reading = Reading(tap, device)
+        self._row = self._only_row()
         self._handle: RemovableHandle | None = None
+
+    def _only_row(self) -> Tensor | None:
+        """The only tensor to fill, as a batch of one sample, if magnitudes are summed in it and no more is asked."""
+        if self._observers or self.reads_gradient or [what for _, what in self._sums] != ["absolute activation"]:
+            return None
+        return self._reading.row_of(self._sums[0][0])
 
     def attach(self) -> None:
         """Start watching."""
@@ -153,21 +160,33 @@ class Watch:
         return count
 
     def _listen(self, activation: Tensor) -> None:
-        if not (self.tap.module.training and torch.is_grad_enabled()):
+        if not (self._module.training and torch.is_grad_enabled()):
             return
-        if not self.reads_gradient:
+        row = self._row
+        if row is not None and self._is_first() and activation.shape == row.shape:  # online learning: a single kernel
+            torch.abs(activation.detach(), out=row)
+            self._samples = 1
+        elif not self.reads_gradient:
             self._take(activation.detach(), None)
         elif activation.requires_grad:
             values = activation.detach()
             activation.register_hook(lambda gradient: self._take(values, gradient.detach()))  # type: ignore[no-untyped-call]
 
+    def _is_first(self) -> bool:
+        """Whether this is known to be the first reading since the last step; compiled code does not know."""
+        return not (torch.compiler.is_compiling() or self._samples or self._compiled)
+
     def _take(self, activation: Tensor, gradient: Tensor | None) -> None:
-        samples = activation.numel() // max(1, activation.shape[self.tap.dim])
         if gradient is not None:  # a scaled loss that overflows costs the step, not the memory of all steps before
             gradient = torch.where(gradient.isfinite(), gradient, 0)
         reading = self._reading
         reading.activation, reading.gradient = activation, gradient
-        self.observe(reading)
+        reading.samples = samples = activation.numel() // (activation.shape[self.tap.dim] or 1)
+        reading.first = self._is_first()
+        for total, what in self._sums:
+            reading.add_to(total, what)
+        for observe in self._observers:
+            observe(reading)
         del reading.activation, reading.gradient  # the engine must not keep what autograd may free
         if torch.compiler.is_compiling():
             self._compiled_samples.add_(samples)

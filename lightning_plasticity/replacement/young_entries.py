@@ -75,6 +75,10 @@ class YoungEntries:
         self._rule = rule_of(optimizer)
         self._young: dict[str, _Young] = {}  # by dotted name of the parameter
 
+    def __bool__(self) -> bool:
+        """Whether any entry is young."""
+        return bool(self._young)
+
     def add(self, group: UnitGroup, units: Tensor) -> None:
         """Remember that ``units`` (``[R]``) of ``group`` were born at this step."""
         if self._rule is None:
@@ -95,9 +99,7 @@ class YoungEntries:
 
     @torch.no_grad()
     def correct(self) -> None:
-        """Correct the update that the optimizer has just made; no-op while no entry is young."""
-        if not self._young:
-            return
+        """Correct the update that the optimizer has just made."""
         by_parameter = {young.parameter: young for young in self._young.values()}
         for options in self.optimizer.param_groups:
             moved = [

@@ -69,11 +69,13 @@ class Slot(Bound):
     kind: SlotKind = "weight"
     found_in: tuple[int, ...] = field(init=False, repr=False)
     _moved: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
+    total_features: int = field(init=False, repr=False)
     _whole: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Note the shape of the tensor, and whether the units own one whole dimension in order: that needs no table."""
         flat = self.index[0].flatten()
+        object.__setattr__(self, "total_features", flat.numel())
         whole = len(self.dims) == 1 and torch.equal(flat.cpu(), torch.arange(flat.numel()))
         object.__setattr__(self, "_whole", whole)
         object.__setattr__(self, "found_in", tuple(self.tensor.shape))
@@ -90,7 +92,9 @@ class Slot(Bound):
     @property
     def tensor(self) -> Tensor:
         """The parameter or buffer itself, whatever the module holds at this moment."""
-        tensor = getattr(self.module, self.name)
+        tensor = self.module._parameters.get(self.name)  # the module's own lookup is slow
+        if tensor is None:
+            tensor = getattr(self.module, self.name)
         assert isinstance(tensor, Tensor)  # ruff: ignore[assert] - a slot is only ever built on a tensor
         return tensor
 
@@ -165,9 +169,10 @@ class Slot(Bound):
         Returns:
             ``out``, or the new tensor.
         """
-        tensor = self.tensor.detach()
-        if self._whole and (self.shape or tensor.shape)[self.dims[0]] == self.index[0].numel():
-            return absolute_sum(tensor if self.shape is None else tensor.view(self.shape), self.dims[0], out)
+        tensor = self.tensor
+        if self._whole and (self.shape or tensor.shape)[self.dims[0]] == self.total_features:
+            tensor = tensor.detach() if self.shape is None else tensor.detach().view(self.shape)
+            return absolute_sum(tensor, self.dims[0], out)
         tensor = self.view(tensor)
         rest = tuple(range(len(self.dims), tensor.ndim))
         sums = (tensor.abs().sum(rest) if rest else tensor.abs())[self.tables(tensor.device)].flatten()

@@ -103,9 +103,9 @@ def run_under_labels(run: Execution, model: nn.Module, forward: Callable[[], Any
 
 def _check_complete(run: Execution, model: nn.Module) -> None:
     """Refuse a model that has built layers while it ran: nobody could follow their weights."""
-    built = [name for name, module in model.named_modules() if module not in run.frames.names]
-    built += [name for name, parameter in model.named_parameters() if run.sources.find(parameter) is None]
-    if built:
+    new = [name for name, parameter in model.named_parameters() if run.sources.find(parameter) is None]
+    if new:
+        built = dict.fromkeys(name.rpartition(".")[0] or name for name in new)
         raise UnsupportedModelError(
             f"layers that the forward pass builds: {', '.join(map(repr, built))}",
             "a model that has all of its layers before it runs",
