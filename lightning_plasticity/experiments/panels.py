@@ -26,7 +26,8 @@ class Panel:
         column: Column of the rows.
         label: Label of the vertical axis, with its unit.
         factor: The column is multiplied by it; 100 for percentages.
-        baseline: A method whose values, seed by seed, are subtracted; None shows the values themselves.
+        baseline: A method whose values, seed by seed, are subtracted; without rows of it nothing is shown. None shows
+            the values themselves.
         marks: Published values to compare with: ``(bin's experience, value)`` by label.
     """
 
@@ -108,25 +109,40 @@ def draw_panels(
         raise InvalidArgumentError("no rows to draw", "results of at least one experience", "Run the experiment longer")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.2 * len(panels), 3.6), layout="constrained")
+    figure = Figure(figsize=(4.2 * len(panels), 3.9), layout="constrained")
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    methods = list(dict.fromkeys(row["method"] for row in rows))
     for axis, panel in zip(axes, panels, strict=True):
-        curves = seed_curves(rows, panel.column, bin_width)
-        for color, (method, values) in zip(COLORS, curves.items(), strict=False):
-            shown = values
-            if panel.baseline is not None and panel.baseline in curves:
-                seeds = min(len(values), len(curves[panel.baseline]))
-                shown = values[:seeds] - curves[panel.baseline][:seeds]
-            mean, error = mean_and_error(panel.factor * shown)
+        for method, values in _shown(rows, panel, bin_width).items():
+            color = COLORS[methods.index(method) % len(COLORS)]
+            mean, error = mean_and_error(panel.factor * values)
             x = (torch.arange(len(mean)) + 0.5) * bin_width + 0.5
-            axis.plot(x, mean, color=color, linewidth=1.5, label=f"{method} ({len(shown)} seeds)")
+            seeds = f"{len(values)} seed" + "s" * (len(values) != 1)
+            axis.plot(x, mean, color=color, linewidth=1.5, label=f"{method} ({seeds})")
             axis.fill_between(x, mean - error, mean + error, color=color, alpha=0.25, linewidth=0)
+        if not axis.lines:
+            axis.text(0.5, 0.5, f"no rows of {panel.baseline!r}", transform=axis.transAxes, ha="center")
         for marker, (label, (place, value)) in zip("x+*1234", panel.marks.items(), strict=False):
             axis.plot(place, value, marker, color="gray", label=label)
         axis.set(xlabel=xlabel, ylabel=panel.label)
         axis.grid(alpha=0.2)
         axis.spines[["top", "right"]].set_visible(False)
-        if axis is axes[0] or panel.marks:
-            axis.legend(frameon=False, fontsize=8)
+        if panel.marks:
+            axis.legend(handles=axis.lines[-len(panel.marks) :], frameon=False, fontsize=8)
+    figure.legend(handles=axes[0].lines[: len(methods)], loc="outside lower center", ncols=7, frameon=False, fontsize=9)
     figure.suptitle(title, fontsize=10)
     figure.savefig(path, dpi=110)
+
+
+def _shown(rows: Sequence[Mapping[str, str]], panel: Panel, bin_width: int) -> dict[str, Tensor]:
+    """The curves of a panel: relative to its baseline over the seeds that both have, or as they are."""
+    if panel.baseline is None:
+        return seed_curves(rows, panel.column, bin_width)
+    known = {row["seed"] for row in rows if row["method"] == panel.baseline}
+    curves = {}
+    for method in dict.fromkeys(row["method"] for row in rows if row["seed"] in known):
+        seeds = known & {row["seed"] for row in rows if row["method"] == method}
+        pair = [row for row in rows if row["seed"] in seeds and row["method"] in {method, panel.baseline}]
+        values = seed_curves(pair, panel.column, bin_width)
+        curves[method] = values[method] - values[panel.baseline]
+    return curves

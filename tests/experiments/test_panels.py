@@ -55,6 +55,22 @@ def test_a_panel_shows_the_difference_to_its_baseline_and_published_marks(monkey
     assert [text.get_text() for text in axes[1].get_legend().get_texts()][-1] == "paper"
 
 
+def test_the_difference_is_that_of_equal_seeds_and_methods_keep_their_colours(monkeypatch, tmp_path):
+    data = rows(a=[[1], [9]], b=[[1], [5]], c=[[0], [2]])
+    data = [row for row in data if (row["method"], row["seed"]) not in {("a", "1"), ("c", "0")}]
+    plain, relative = drawn(
+        monkeypatch, tmp_path, data, [Panel("loss", "loss"), Panel("loss", "relative", baseline="c")], xlabel="task"
+    )
+    assert [list(line.get_ydata()) for line in relative.lines] == [[3.0], [0.0]]  # b and c have seed 1
+    assert [line.get_color() for line in relative.lines] == [line.get_color() for line in plain.lines][1:]
+
+
+def test_a_panel_without_rows_of_its_baseline_says_so(monkeypatch, tmp_path):
+    (axis,) = drawn(monkeypatch, tmp_path, rows(a=[[1]]), [Panel("loss", "relative", baseline="b")], xlabel="task")
+    assert not axis.lines
+    assert [text.get_text() for text in axis.texts] == ["no rows of 'b'"]
+
+
 def test_nothing_to_draw_is_refused(tmp_path):
     with pytest.raises(InvalidArgumentError, match="no rows to draw"):
         draw_panels([], tmp_path / "figure.png", [Panel("loss", "loss")], xlabel="task")
