@@ -11,7 +11,7 @@ enlarged, stand in, two classes at a time. Rows go to ``OUT/incremental_cifar100
 killed goes on where it was.
 
 The full protocol (20 tasks of 200 epochs, ResNet-18) takes hours per run on a large GPU. ``--fast`` has an eighth of
-the channels, 10 tasks of 6 epochs and 60 training images of each class.
+the channels, 10 tasks of 4 epochs and 40 training images of each class: about two minutes of processor time per run.
 
 ``--as-published`` brings back what the published code does and the paper does not say: test images are augmented too,
 the best test accuracy over the epochs is reported rather than that of the validation-best epoch, measures are taken in
@@ -41,8 +41,8 @@ from lightning_plasticity.streams.randomness import derived_generator
 METHODS = ("base", "head-reset", "shrink-perturb", "continual-backprop", "retrained")
 IMAGES = {"train_images": 450, "validation_images": 50, "test_images": 100}
 FULL = {"channels": 64, "tasks": 20, "epochs": 200, "step_size": 0.1, "rate": 1e-5, "maturity": 1000, **IMAGES}
-FEW = {"train_images": 60, "validation_images": 20, "test_images": 30}
-FAST = {"channels": 8, "tasks": 10, "epochs": 6, "step_size": 0.1, "rate": 1e-3, "maturity": 50, **FEW}
+FEW = {"train_images": 40, "validation_images": 20, "test_images": 30}
+FAST = {"channels": 8, "tasks": 10, "epochs": 4, "step_size": 0.1, "rate": 1e-3, "maturity": 50, **FEW}
 MEAN, STD = (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)
 PROBE = 1000  # images of the next task's classes on which units are judged
 DORMANT = 0.01  # of the inputs on which a unit is active
@@ -108,7 +108,7 @@ def initialise(layer: nn.Module, statistics: bool = True) -> None:
 class Incremental(pl.LightningModule):
     def __init__(self, arguments: argparse.Namespace, data: dict[str, streams.GrowingClasses], seed: int) -> None:
         super().__init__()
-        self.net = ResNet18(arguments.channels, len(data["test"].class_order))
+        self.net = ResNet18(arguments.channels, len(data["test"].class_order)).to(memory_format=torch.channels_last)
         self.arguments, self.test, self.probe, self.seed = arguments, data["test"], data["probe"], seed
         self.example_input_array = torch.zeros(2, 3, 32, 32)
         self.measures: dict[str, float] = {}
@@ -117,7 +117,7 @@ class Incremental(pl.LightningModule):
         self.register_buffer("std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net(x)
+        return self.net(x.contiguous(memory_format=torch.channels_last))  # saves a quarter of the time
 
     @property
     def seen(self) -> int:
@@ -130,12 +130,11 @@ class Incremental(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, y = batch
         x = streams.flip_crop_rotate(self.normalise(x), derived_generator(self.seed, "augmentation", self.global_step))
-        return nn.functional.cross_entropy(self.net(x)[:, : self.seen], y)
+        return nn.functional.cross_entropy(self(x)[:, : self.seen], y)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        x, y = batch
-        right = self.net(self.normalise(x))[:, : self.seen].argmax(1) == y
-        self.log("val_accuracy", right.float().mean(), batch_size=len(y))
+        right = self(self.normalise(batch[0]))[:, : self.seen].argmax(1) == batch[1]
+        self.log("val_accuracy", right.float().mean(), batch_size=len(right))
 
     def configure_optimizers(self) -> tuple[list[torch.optim.Optimizer], list[torch.optim.lr_scheduler.LRScheduler]]:
         optimizer = torch.optim.SGD(self.net.parameters(), lr=self.arguments.step_size, momentum=0.9, weight_decay=5e-4)
@@ -151,7 +150,7 @@ class Incremental(pl.LightningModule):
             images = self.normalise(part)
             if self.arguments.as_published:
                 images = streams.flip_crop_rotate(images, derived_generator(self.seed, "test", self.global_step))
-            right += int((self.net(images)[:, : self.seen].argmax(1) == labels.to(self.device)).sum())
+            right += int((self(images)[:, : self.seen].argmax(1) == labels.to(self.device)).sum())
         self.net.train(training)
         return right / len(y)
 
@@ -168,7 +167,7 @@ class Incremental(pl.LightningModule):
         self.measures = {
             "dormant_units": float(sum(functional.dormant_by_frequency(h, DORMANT) * h.shape[1] for h in maps)) / units,
             "stable_rank": float(functional.approximate_rank(maps[-1], power=1)) / maps[-1].shape[1],
-            "functional.weight_magnitude": float(functional.weight_magnitude(list(self.net.parameters()))),
+            "weight_magnitude": float(functional.weight_magnitude(list(self.net.parameters()))),
         }
 
     def on_train_epoch_end(self) -> None:
@@ -186,7 +185,7 @@ class Incremental(pl.LightningModule):
         handles = [layer.register_forward_hook(lambda module, args, out: maps.append(out)) for layer in layers]
         training = self.net.training
         self.net.train(self.arguments.as_published)
-        self.net(x)
+        self(x)
         self.net.train(training)
         for handle in handles:
             handle.remove()

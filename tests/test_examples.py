@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted(path.name for path in (ROOT / "examples").glob("*.py"))
@@ -75,21 +76,55 @@ def test_an_example_runs_to_its_end(name, tmp_path, monkeypatch):
         assert (tmp_path / file).stat().st_size > 0, file
 
 
-def test_an_example_that_is_killed_ends_with_the_numbers_of_one_that_is_not(tmp_path, monkeypatch):
-    name, arguments = (
-        "permuted_mnist.py",
-        "--fast --tasks 25 --samples-per-task 160 --width 8 --seeds 0 --method backprop",
-    )
+# settings with which a run is long enough to be killed in its middle, the length of its stream, and when to kill it
+KILLED: dict[str, tuple[str, int, int]] = {
+    "permuted_mnist.py": ("--fast --tasks 25 --samples-per-task 160 --width 8 --method backprop", 25, 5),
+    "slowly_changing_regression.py": ("--fast --tasks 25 --samples-per-task 60 --method continual-backprop", 25, 5),
+    "continual_imagenet.py": ("--fast --tasks 25 --epochs 1 --channels 2 --method continual-backprop", 25, 5),
+    "incremental_cifar100.py": (
+        "--fast --epochs 2 --channels 2 --train-images 30 --validation-images 4 --test-images 4"
+        " --method continual-backprop",
+        5,
+        2,
+    ),
+}
+SLOW = [pytest.param(name, marks=pytest.mark.slow) for name in list(KILLED)[1:]]
+
+
+@pytest.mark.parametrize("name", ["permuted_mnist.py", *SLOW])
+def test_an_example_that_is_killed_ends_with_the_numbers_of_one_that_is_not(name, tmp_path, monkeypatch):
+    arguments, length, rows = KILLED[name]
+    arguments += " --seeds 0"
     whole, killed = tmp_path / "whole", tmp_path / "killed"
+    table = Path(name).with_suffix(".csv")
     process = run_apart(name, arguments, killed)
-    while process.poll() is None and len(results(killed / "permuted_mnist.csv")) < 5:
+    while process.poll() is None and len(results(killed / table)) < rows:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
-    assert 5 <= len(results(killed / "permuted_mnist.csv")) < 25
+    assert rows <= len(results(killed / table)) < length
     for out in (killed, whole):
         run_here(monkeypatch, name, arguments, out)
-    expected = results(whole / "permuted_mnist.csv")
-    assert len(expected) == 25
-    assert results(killed / "permuted_mnist.csv") == expected
+    expected = results(whole / table)
+    assert len(expected) == length
+    assert results(killed / table) == expected
+
+
+@pytest.mark.parametrize("name", list(KILLED))
+def test_an_example_that_is_stopped_in_the_middle_goes_on_where_it_was(name, tmp_path, monkeypatch):
+    arguments, *_ = KILLED[name]
+    arguments = (
+        arguments.replace("--tasks 25", "--tasks 3").replace("--train-images 30", "--train-images 8") + " --seeds 0"
+    )
+    arguments += " --tasks 3" if "--tasks" not in arguments else ""
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    table = Path(name).with_suffix(".csv")
+    run_here(monkeypatch, name, arguments, whole)
+    expected = results(whole / table)
+    assert len(expected) == 3
+    steps = torch.load(next(whole.rglob("last.ckpt")), weights_only=True)["global_step"]
+    run_here(monkeypatch, name, f"{arguments} --max-steps {steps // 2}", stopped)
+    assert results(stopped / table) == expected[: len(results(stopped / table))] != expected
+    run_here(monkeypatch, name, arguments, stopped)
+    assert results(stopped / table) == expected

@@ -30,6 +30,7 @@ def find_units(
     include: Sequence[str] | None = None,
     exclude: Sequence[str] | None = None,
     residual: Literal["skip", "group"] = "skip",
+    otherwise: str = "",
 ) -> UnitMap:
     """Return the units of a LightningModule.
 
@@ -45,6 +46,7 @@ def find_units(
         include: Patterns of groups to keep; see :meth:`~lightning_plasticity.units.UnitMap.select`.
         exclude: Patterns of groups to leave out.
         residual: ``"skip"`` or ``"group"``: whether residual streams are units.
+        otherwise: What the user may also do if there are none; ends the message.
 
     Returns:
         The units, restricted to ``include`` without ``exclude``.
@@ -64,9 +66,9 @@ def find_units(
         units = discover_units(pl_module, inputs, residual=residual)
     if not len(units):
         raise UnsupportedModelError(
-            f"no replaceable hidden units in {type(pl_module).__name__}\n{units.summary()}\n",
+            f"no hidden units in {type(pl_module).__name__}\n{units.summary()}\n",
             "a model with at least one hidden layer whose units are written and read by weights",
-            "Check the reasons above; if the example is not typical, pass `example_input=`",
+            f"Check the reasons above; if the example is not typical, pass `example_input=`{otherwise}",
         )
     return units.select(include, exclude)
 

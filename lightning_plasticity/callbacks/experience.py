@@ -47,16 +47,17 @@ def experience_begins(trainer: pl.Trainer) -> bool:
 
 
 def experience_ends(trainer: pl.Trainer) -> bool:
-    """Return whether this epoch is the last of its experience.
+    """Return whether this epoch is the last of its experience and has come to its end.
 
     Args:
         trainer: The Trainer, during a fit with a :class:`~lightning_plasticity.streams.StreamDataModule`.
 
     Returns:
-        True also for the last experience.
+        True also for the last experience; False where ``max_steps`` or a stop cut the epoch short.
     """
     stream = stream_of(trainer)
-    return stream.epoch_in_experience == stream.epochs_per_experience - 1
+    whole = trainer.fit_loop.epoch_loop.batch_progress.is_last_batch
+    return whole and stream.epoch_in_experience == stream.epochs_per_experience - 1
 
 
 def experience_changes(trainer: pl.Trainer) -> bool:

@@ -18,14 +18,16 @@ from lightning_plasticity.callbacks.monitoring.arguments import (
     check_periods,
     named_metrics,
 )
+from lightning_plasticity.callbacks.monitoring.instruments import Instruments, Measurement
 from lightning_plasticity.callbacks.monitoring.layers import watched_groups, watched_modules, weights_of
-from lightning_plasticity.callbacks.monitoring.meters import WeightMeters, reads
+from lightning_plasticity.callbacks.monitoring.meters import reads
+from lightning_plasticity.callbacks.monitoring.notices import warn_unlogged, warn_unread, warn_unseen
 from lightning_plasticity.callbacks.monitoring.probe import Probe, run_probe
-from lightning_plasticity.callbacks.monitoring.taps import Taps, warn_unseen
-from lightning_plasticity.callbacks.monitoring.updates import UpdateMeters
 from lightning_plasticity.callbacks.monitoring.writing import (
     aggregates,
     has_histograms,
+    logged_step,
+    publish,
     utilities,
     write_histograms,
     write_layout,
@@ -49,8 +51,8 @@ class PlasticityMonitor(pl.Callback):
     A measurement begins before the training batch at which the number of optimizer steps is a multiple of
     ``every_n_steps``, the first one before the first step. Its features are those of the next ``batches`` training
     batches, as the network computes them in training mode, or of ``probe``, in evaluation mode. It is logged at its
-    end, at the step at which Lightning logs that batch. TensorBoard also gets a page of custom scalars with one chart
-    per metric, and histograms.
+    end, at the step at which Lightning logs that batch; if a fit ends before its first measurement does, what that one
+    has seen is logged. TensorBoard also gets a page of custom scalars with one chart per metric, and histograms.
 
     ``plasticity/sample_plasticity`` belongs to no layer, and costs a second ``training_step`` on the batches measured.
 
@@ -117,12 +119,9 @@ class PlasticityMonitor(pl.Callback):
         )
         check_periods(every_n_steps, histogram_every_n_steps, has_ends=epoch_ends or experience_ends)
         check_metrics(self.metrics, progress_bar, has_probe=probe is not None)
-        self._taps: Taps | None = None
-        self._weights: WeightMeters | None = None
-        self._updates: UpdateMeters | None = None
+        self._instruments: Instruments | None = None
         self._initial: dict[str, list[Tensor]] = {}
-        self._remaining, self._began_at = 0, -1
-        self._ends_with_epoch = self._has_warned = False
+        self._ends_with_epoch = self._has_logged = self._has_warned = False
         self._arranged_in: str | None = None
 
     @property
@@ -132,7 +131,7 @@ class PlasticityMonitor(pl.Callback):
 
     @override
     def state_dict(self) -> dict[str, Any]:
-        initial = self._weights.initial if self._weights is not None else self._initial
+        initial = self._instruments.weights.initial if self._instruments is not None else self._initial
         return {"initial": initial} if initial else {}
 
     @override
@@ -152,7 +151,7 @@ class PlasticityMonitor(pl.Callback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.experience_ends:
             stream_of(trainer)  # refuses a fit without a stream before it begins
-        self._remaining, self._began_at, self._has_warned = 0, -1, False
+        self._has_logged = self._has_warned = False
         if self.layers is not None or has_example(pl_module, self.example_input):
             self._attach(trainer, pl_module)
 
@@ -160,39 +159,43 @@ class PlasticityMonitor(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self._taps is None:
-            self._attach(trainer, pl_module, batch)
+        instruments = self._instruments or self._attach(trainer, pl_module, batch)
         self._ends_with_epoch = self._is_near_end(trainer, batch_idx)
-        if not self._remaining and (self._ends_with_epoch or self._is_due(trainer)):
-            self._begin(trainer, pl_module)
-        self._open(self._remaining > 0 and self.probe is None)
-        if self._remaining and self._updates is not None:
-            self._updates.before_batch(trainer)
+        if not instruments.remaining and (self._ends_with_epoch or self._is_due(trainer, instruments)):
+            self._begin(trainer, pl_module, instruments)
+        instruments.before_batch(trainer, hears=self.probe is None)
 
     @override
     def on_before_optimizer_step(self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: Any) -> None:
-        if self._remaining and self._weights is not None:
-            self._weights.before_optimizer()
+        if self._instruments is not None:
+            self._instruments.before_optimizer()
 
     @override
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._open(False)
-        if self._remaining and self._weights is not None and self._updates is not None:
-            if trainer.global_step > self._began_at:
-                self._weights.after_step()
-            self._updates.after_batch(trainer, pl_module, outputs, batch, batch_idx)
-            self._remaining = 0 if self._ends_with_epoch and _is_last(trainer, batch_idx) else self._remaining - 1
-            if not self._remaining:
-                self._finish(trainer, pl_module, in_batch=True)
+        instruments = self._instruments
+        if instruments is not None and instruments.remaining:
+            instruments.after_batch(trainer, pl_module, outputs, batch, batch_idx)
+            if not instruments.remaining or (self._ends_with_epoch and _is_last(trainer, batch_idx)):
+                found = self._write(trainer, instruments)
+                publish(pl_module, found.means(), self.progress_bar, in_batch=True)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.probe is not None and self._taps is not None and self._ends(trainer):
-            self._begin(trainer, pl_module)
-            self._remaining = 0
-            self._finish(trainer, pl_module, in_batch=False)
+        if self.probe is not None and self._instruments is not None and self._ends(trainer):
+            self._begin(trainer, pl_module, self._instruments)
+            found = self._write(trainer, self._instruments)
+            publish(pl_module, found.means(), self.progress_bar, in_batch=False)
+
+    @override
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._has_logged or self._instruments is None:
+            return
+        if self._instruments.remaining:  # fewer samples give lower ranks: they may stand alone, not end a curve
+            self._write(trainer, self._instruments, step=logged_step(trainer) - 1)
+        else:
+            warn_unlogged(trainer.global_step)
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -202,37 +205,37 @@ class PlasticityMonitor(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._detach()
 
-    def _attach(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any = None) -> None:
+    def _attach(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any = None) -> Instruments:
         groups: UnitMap | tuple[UnitGroup, ...] = ()
         if self.layers is not None:
             watched = watched_modules(pl_module, self.layers)
         else:
-            options = {"include": self.include, "exclude": self.exclude}
-            groups = find_units(trainer, pl_module, self.example_input, batch, residual="group", **options)
+            groups = find_units(
+                trainer,
+                pl_module,
+                self.example_input,
+                batch,
+                include=self.include,
+                exclude=self.exclude,
+                residual="group",
+                otherwise=", or watch modules by their names with `layers=`",
+            )
             watched = watched_groups(groups)
-        by_kind = {kind: {n: m for n, m in self.metrics.items() if reads(m) is kind} for kind in Reads}
-        features, gradients = by_kind.pop(Reads.FEATURES), by_kind.pop(Reads.FEATURE_GRADIENTS)
-        self._updates = UpdateMeters(by_kind.pop(Reads.LOSSES), pl_module)
-        of_weights = {name: metric for metrics in by_kind.values() for name, metric in metrics.items()}
-        self._taps = Taps(watched, features, gradients, self.max_samples)
-        self._taps.attach()
+            if any(reads(metric) in {Reads.FEATURES, Reads.FEATURE_GRADIENTS} for metric in self.metrics.values()):
+                warn_unread(groups)
         weights = weights_of([layer.name for layer in watched], groups, pl_module)
-        self._weights = WeightMeters(of_weights, weights, self._initial)
+        self._instruments = Instruments(self.metrics, watched, weights, self._initial, pl_module, self.max_samples)
+        return self._instruments
 
     def _detach(self) -> None:
-        if self._taps is not None:
-            self._taps.detach()
-        if self._weights is not None:
-            self._initial = self._weights.initial
-        self._taps, self._weights, self._updates, self._remaining = None, None, None, 0
+        if self._instruments is not None:
+            self._instruments.detach()
+            self._initial = self._instruments.weights.initial
+        self._instruments = None
 
-    def _open(self, is_open: bool) -> None:
-        if self._taps is not None:
-            self._taps.is_open = is_open
-
-    def _is_due(self, trainer: pl.Trainer) -> bool:
+    def _is_due(self, trainer: pl.Trainer, instruments: Instruments) -> bool:
         step = trainer.global_step
-        return self.every_n_steps is not None and step % self.every_n_steps == 0 and step != self._began_at
+        return self.every_n_steps is not None and step % self.every_n_steps == 0 and step != instruments.began_at
 
     def _is_near_end(self, trainer: pl.Trainer, batch_idx: int) -> bool:
         """Return whether this batch is one of the last, from which the end of the epoch is to be measured."""
@@ -243,55 +246,33 @@ class PlasticityMonitor(pl.Callback):
         """Return whether there is to be a measurement at the end of this epoch."""
         return self.epoch_ends or (self.experience_ends and experience_ends(trainer))
 
-    def _begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert self._taps is not None  # ruff: ignore[assert] - attached before the first batch
-        assert self._weights is not None  # ruff: ignore[assert]
-        self._began_at = step = trainer.global_step
-        every = self.histogram_every_n_steps
-        self._taps.with_scores = every is not None and step % every == 0 and has_histograms(trainer)
-        self._weights.before_step()
-        self._remaining = self.batches
+    def _begin(self, trainer: pl.Trainer, pl_module: pl.LightningModule, instruments: Instruments) -> None:
+        every, step = self.histogram_every_n_steps, trainer.global_step
+        with_scores = every is not None and step % every == 0 and has_histograms(trainer)
+        instruments.begin(step, self.batches if self.probe is None else 1, with_scores=with_scores)
         if self.probe is not None:
-            self._remaining = 1
-            self._open(True)
-            run_probe(trainer, pl_module, self.probe)
-            self._open(False)
+            with instruments.taps.opened():
+                run_probe(trainer, pl_module, self.probe)
 
-    def _finish(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *, in_batch: bool) -> None:
-        assert self._taps is not None  # ruff: ignore[assert] - a measurement has begun
-        assert self._weights is not None  # ruff: ignore[assert]
-        assert self._updates is not None  # ruff: ignore[assert]
-        unseen = self._taps.unseen()
-        values, scores = self._taps.compute()
-        values |= self._weights.compute(trainer.optimizers)
-        over_layers, of_updates = aggregates(values, self.aggregate), self._updates.compute()
-        extra: dict[str, Tensor | float] = {**over_layers, **of_updates}
+    def _write(self, trainer: pl.Trainer, instruments: Instruments, step: int | None = None) -> Measurement:
+        """End a measurement and hand it to all loggers, at the step at which Lightning logs the current batch."""
+        step = logged_step(trainer) if step is None else step
+        found = instruments.end(trainer)
+        extra: dict[str, Tensor | float] = {**aggregates(found.of_layers, self.aggregate), **found.of_updates}
         if self.experience_ends:
             extra["plasticity/experience"] = stream_of(trainer).current_experience
-        write_scalars(trainer, values, extra)
+        write_scalars(trainer, found.of_layers, extra, step)
         if self._arranged_in != trainer.log_dir:  # TensorBoard takes one arrangement per log
             self._arranged_in = trainer.log_dir
-            write_layout(trainer, values, self.aggregate)
-        if scores:
-            histograms = {f"unit_score/{layer}": score for layer, score in scores.items()}
-            write_histograms(trainer, histograms | utilities(trainer))
-        if unseen and not self._has_warned:
+            write_layout(trainer, found.of_layers, found.of_updates, self.aggregate)
+        if found.scores:
+            histograms = {f"unit_score/{layer}": score for layer, score in found.scores.items()}
+            write_histograms(trainer, histograms | utilities(trainer), step)
+        if found.unseen and not self._has_warned:
             self._has_warned = True
-            warn_unseen(unseen)
-        self._publish(pl_module, aggregates(values, ["mean"]) | of_updates, in_batch=in_batch)
-
-    def _publish(self, pl_module: pl.LightningModule, means: Mapping[str, Tensor], *, in_batch: bool) -> None:
-        """Make the means known to the Trainer: to its progress bar and to callbacks that monitor a value."""
-        for name, value in means.items():
-            pl_module.log(
-                name,
-                value.float(),
-                prog_bar=name.split("/")[1] in self.progress_bar,
-                logger=False,
-                on_step=in_batch,
-                on_epoch=not in_batch,
-                batch_size=1,
-            )
+            warn_unseen(found.unseen)
+        self._has_logged = True
+        return found
 
 
 def _is_last(trainer: pl.Trainer, batch_idx: int) -> bool:

@@ -34,7 +34,7 @@ class BoundaryCheckpoint(Checkpoint):
             pl_module: The module.
         """
         if experience_ends(trainer):
-            trainer.save_checkpoint(self.path)
+            trainer.save_checkpoint(self.path, weights_only=False)
 
 
 def fit_resumable(
@@ -50,7 +50,8 @@ def fit_resumable(
 
     A checkpoint is written at the end of every experience. Called again after a kill, with the same arguments, it ends
     with the weights of a run that was never killed, as long as what the module does between two checkpoints depends on
-    its state and on generators of its own only.
+    its state and on generators of its own only. The same goes for a run that ``max_steps`` cut short and that goes on
+    without it: the unfinished experience leaves no checkpoint.
 
     Args:
         module: The module.
@@ -70,6 +71,7 @@ def fit_resumable(
         callbacks=[*callbacks, BoundaryCheckpoint(last)],
         logger=False,
         enable_model_summary=False,
+        enable_progress_bar=False,  # a fifth of the time of a small network
         num_sanity_val_steps=0,
         accelerator=accelerator,
         devices=1,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_info
 from typing_extensions import override
 
 from lightning_plasticity.callbacks.experience import experience_ends, stream_of
@@ -15,7 +16,8 @@ from lightning_plasticity.experiments.results import ResultTable, Value, provena
 class ExperienceRows(pl.Callback):
     """Append a row to a table at the end of every experience, before Lightning's checkpoint of that epoch.
 
-    A row holds ``constants``, the place of the experience, what ``measure`` returns, commit and command.
+    A row holds ``constants``, the place of the experience, what ``measure`` returns, commit and command. What was
+    measured is printed, too.
 
     Args:
         table: The table.
@@ -34,6 +36,7 @@ class ExperienceRows(pl.Callback):
         measure: Callable[[pl.LightningModule], Mapping[str, Value]],
     ) -> None:
         self.table, self.constants, self.measure = table, dict(constants), measure
+        self.provenance = provenance()  # of the code that runs; the files may change while it does
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -47,4 +50,5 @@ class ExperienceRows(pl.Callback):
             place = {"experience": stream_of(trainer).current_experience}
             with torch.no_grad():
                 measures = self.measure(pl_module)
-            self.table.append({**self.constants, **place, **measures, **provenance()})
+            self.table.append({**self.constants, **place, **measures, **self.provenance})
+            rank_zero_info(", ".join(f"{name} {value}" for name, value in {**place, **measures}.items()))

@@ -2,7 +2,7 @@
 
 Letters: ``N`` samples, ``U`` units.
 
-Shares are float64 scalars in ``[0, 1]``, NaN if an activation is not finite.
+Shares are float64 scalars in ``[0, 1]``, NaN if an activation is not finite or if there is none.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def unit_scores(activations: Tensor, *, positions: Positions = "samples") -> Ten
         positions: Whether the positions of a map are ``"samples"`` or are replaced by their ``"mean"``.
 
     Returns:
-        Scores ``[U]``, float64, with mean 1; zeros for a layer that is all zero or empty, NaN where an activation is.
+        Scores ``[U]``, float64, with mean 1; zeros for a layer that is all zero, NaN without samples and where one is.
 
     References:
         Sokar et al., "The dormant neuron phenomenon in deep reinforcement learning", ICML 2023, equation 1.
@@ -31,7 +31,7 @@ def unit_scores(activations: Tensor, *, positions: Positions = "samples") -> Ten
         >>> unit_scores(torch.tensor([[0.0, 1.0, -3.0], [0.0, 1.0, 1.0]]))
         tensor([0., 1., 2.], dtype=torch.float64)
     """
-    return relative_scores(as_samples(activations, positions).abs().sum(0, dtype=torch.float64))
+    return relative_scores(as_samples(activations, positions).abs().mean(0, dtype=torch.float64))
 
 
 def relative_scores(magnitudes: Tensor) -> Tensor:
@@ -57,7 +57,7 @@ def dormant_units(activations: Tensor, threshold: float = 0.025, *, positions: P
         positions: Whether the positions of a map are ``"samples"`` or are replaced by their ``"mean"``.
 
     Returns:
-        Mask ``[U]``, bool; every unit of a layer that is all zero or empty is dormant.
+        Mask ``[U]``, bool; every unit of a layer that is all zero is dormant, none without samples.
 
     References:
         Sokar et al., "The dormant neuron phenomenon in deep reinforcement learning", ICML 2023, definition 3.1.
@@ -129,8 +129,8 @@ def dead_unit_ratio(activations: Tensor, *, positions: Positions = "samples") ->
         >>> dead_unit_ratio(torch.tensor([[0.0, -1e-9, 3.0], [0.0, 0.0, 3.0]]))
         tensor(0.3333, dtype=torch.float64)
     """
-    magnitudes = as_samples(activations, positions).abs().sum(0, dtype=torch.float64)
-    return share_of_units(magnitudes == 0, magnitudes)
+    scores = unit_scores(activations, positions=positions)
+    return share_of_units(scores == 0, scores)
 
 
 def dormant_by_frequency(activations: Tensor, frequency: float = 0.01, *, positions: Positions = "samples") -> Tensor:
@@ -170,7 +170,7 @@ def active_fraction(activations: Tensor, *, positions: Positions = "samples") ->
         positions: Whether the positions of a map are ``"samples"`` or are replaced by their ``"mean"``.
 
     Returns:
-        The share; 0 for a layer that is all zero or empty.
+        The share; 0 for a layer that is all zero.
 
     References:
         Ma et al., "Revisiting plasticity in visual reinforcement learning", ICLR 2024 (fraction of active units).
@@ -179,13 +179,12 @@ def active_fraction(activations: Tensor, *, positions: Positions = "samples") ->
         >>> active_fraction(torch.tensor([[0.0, 1.0], [2.0, 1.0]]))
         tensor(0.7500, dtype=torch.float64)
     """
-    return _active_share(activations, positions).mean().nan_to_num() + 0 * activations.detach().double().sum()
+    return _active_share(activations, positions).mean()
 
 
 def _active_share(activations: Tensor, positions: Positions) -> Tensor:
     rows = as_samples(activations, positions)
-    share = (rows > 0).sum(0, dtype=torch.float64) / max(len(rows), 1)
-    return share + 0 * rows.sum(0, dtype=torch.float64)
+    return (rows > 0).mean(0, dtype=torch.float64) + 0 * rows.sum(0, dtype=torch.float64)
 
 
 def saturated_unit_ratio(
@@ -206,7 +205,7 @@ def saturated_unit_ratio(
         positions: Whether the positions of a map are ``"samples"`` or are replaced by their ``"mean"``.
 
     Returns:
-        The share; 0 without samples.
+        The share.
 
     Raises:
         InvalidArgumentError: If a share is out of range or the bounds are not in order.
@@ -217,7 +216,7 @@ def saturated_unit_ratio(
     """
     check_share("frequency", frequency)
     rows = as_samples(activations, positions)
-    share = at_bounds(rows, bounds, tolerance).sum(0, dtype=torch.float64) / max(len(rows), 1)
+    share = at_bounds(rows, bounds, tolerance).mean(0, dtype=torch.float64)
     return share_of_units(share >= frequency, rows)
 
 
@@ -295,6 +294,7 @@ def share_of_units(mask: Tensor, evidence: Tensor) -> Tensor:
         evidence: What the mask was made of; a comparison hides values that are not finite, this function does not.
 
     Returns:
-        The share in ``[0, 1]``, a float64 scalar; NaN without units or if some evidence is not finite.
+        The share in ``[0, 1]``, a float64 scalar; NaN without units or evidence, or if some evidence is not finite.
     """
-    return mask.double().mean().where(evidence.isfinite().all(), torch.nan)
+    is_sound = evidence.isfinite().all() & (evidence.numel() > 0)
+    return mask.double().mean().where(is_sound, torch.nan)

@@ -4,7 +4,7 @@ Letters: ``N`` samples, ``D`` features, ``K = min(N, D)`` singular values ``σ``
 
 Every public function takes features; every private one of the same name takes their singular values, so that the
 classes of :mod:`lightning_plasticity.metrics` share one decomposition. All return a float64 scalar: 0 for features
-that are all zero or empty, NaN if one is not finite.
+that are all zero, NaN if one is not finite or if there are none, as the means of torchmetrics are NaN without samples.
 """
 
 from __future__ import annotations

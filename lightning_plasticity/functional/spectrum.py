@@ -21,8 +21,8 @@ Positions = Literal["samples", "mean"]
 # A Gram matrix in float64 knows singular values down to about 1e-8 of the largest. Above this share of the largest
 # eigenvalue the square root loses no digit that a measure of rank could show; below it the slower way is taken.
 _SAFE_EIGENVALUE = 1e-8
-# Columns per block when only one triangle of a Gram matrix is computed; smaller matrices are faster in one piece.
-_BLOCK = 256
+# Columns up to which a Gram matrix is computed in one piece; of a larger one, only the lower triangle is.
+_BLOCK = 320
 
 
 def as_samples(features: Tensor, positions: Positions = "samples") -> Tensor:
@@ -123,10 +123,11 @@ def singular_values(features: Tensor) -> Tensor:
     if min(rows.shape) == 0:
         return rows.new_zeros(0)
     count = min(rows.shape)
-    rows = rows[:, _varying(rows)]
-    eigenvalues = torch.linalg.eigvalsh(_lower_gram(rows if rows.shape[0] > rows.shape[1] else rows.mT)).flip(-1)
+    rows = rows if rows.shape[0] > rows.shape[1] else rows.mT
+    gram, alive = _lower_gram(rows)
+    eigenvalues = torch.linalg.eigvalsh(gram).flip(-1)
     is_safe = bool((eigenvalues[-1:] > _SAFE_EIGENVALUE * eigenvalues[:1]).all())
-    sigma: Tensor = eigenvalues.sqrt() if is_safe else torch.linalg.svdvals(rows)
+    sigma: Tensor = eigenvalues.sqrt() if is_safe else torch.linalg.svdvals(rows[:, alive])
     return torch.nn.functional.pad(sigma, (0, count - len(sigma))) * scale
 
 
@@ -141,7 +142,7 @@ def spectrum(features: Tensor, centered: bool, noise_floor: float | None, positi
         positions: What the positions of a map are, see :func:`as_samples`.
 
     Returns:
-        ``[min(N, D)]`` in descending order, float64; all NaN if a feature is not finite.
+        ``[min(N, D)]`` in descending order, float64; all NaN if a feature is not finite, one NaN if there are none.
 
     Example:
         >>> spectrum(torch.diag(torch.tensor([1.0, 0.1])), centered=False, noise_floor=0.2, positions="samples")
@@ -167,8 +168,10 @@ def without_noise(
         noise_floor: As in :func:`spectrum`.
 
     Returns:
-        ``[K]``; NaN stays NaN.
+        ``[K]``; NaN stays NaN, and a single NaN stands for the spectrum of no features at all.
     """
+    if not sigma.numel():
+        return sigma.new_full((1,), torch.nan)
     if noise_floor is not None:
         floor = noise_floor * sigma[:1]
     else:
@@ -197,12 +200,12 @@ def compress(factor: Tensor) -> Tensor:
     if factor.shape[0] <= factor.shape[1]:
         return factor
     rows, scale = _scaled(factor)
-    columns = _varying(rows)
-    triangle, failed = torch.linalg.cholesky_ex(_lower_gram(rows[:, columns]))
+    gram, alive = _lower_gram(rows)
+    triangle, failed = torch.linalg.cholesky_ex(gram)
     is_safe = not failed and _is_well_conditioned(triangle)
     small = rows.new_zeros(rows.shape[1], rows.shape[1])
-    root: Tensor = triangle.mT if is_safe else torch.linalg.qr(rows[:, columns], mode="r").R
-    small[: len(root), columns] = root
+    root: Tensor = triangle.mT if is_safe else torch.linalg.qr(rows[:, alive], mode="r").R
+    small[: len(root), alive] = root
     return small * scale
 
 
@@ -231,7 +234,9 @@ def shrink(factor: Tensor, rows: int) -> tuple[Tensor, Tensor, Tensor]:
         (tensor([8., 3.], dtype=torch.float64), tensor(1., dtype=torch.float64), tensor(3., dtype=torch.float64))
     """
     scaled, scale = _scaled(factor)
-    eigenvalues, vectors = torch.linalg.eigh(_lower_gram(scaled.mT))
+    gram = scaled.new_zeros(len(scaled), len(scaled))
+    _fill_lower(gram, scaled.mT)
+    eigenvalues, vectors = torch.linalg.eigh(gram)
     kept, delta = eigenvalues[-rows:], eigenvalues[-rows - 1].clamp(min=0)
     shortening = ((kept - delta) / kept.where(kept > 0, 1.0)).clamp(min=0).sqrt()
     sketch = shortening[:, None] * (vectors[:, -rows:].mT @ scaled)
@@ -257,21 +262,25 @@ def _scaled(features: Tensor) -> tuple[Tensor, Tensor]:
     return rows / largest, largest
 
 
-def _varying(rows: Tensor) -> Tensor | slice:
-    """Return the columns that are not all zero: dead units would otherwise make every Gram matrix singular."""
-    alive = rows.any(0)
-    return slice(None) if bool(alive.all()) else alive
+def _lower_gram(rows: Tensor) -> tuple[Tensor, Tensor | slice]:
+    """Return the lower triangle of ``rowsᵀ rows``, and the columns it is of: dead ones would make it singular."""
+    gram = rows.new_zeros(rows.shape[1], rows.shape[1])
+    _fill_lower(gram, rows)
+    alive = gram.diagonal() > 0
+    return (gram, slice(None)) if bool(alive.all()) else (gram[alive][:, alive], alive)
 
 
-def _lower_gram(rows: Tensor) -> Tensor:
-    """Return the lower triangle of ``rowsᵀ rows``; above it, nothing that may be read."""
+def _fill_lower(gram: Tensor, rows: Tensor) -> None:
+    """Write ``rowsᵀ rows`` into the lower triangle of ``gram``, half by half: large products are the fastest."""
     size = rows.shape[1]
-    if size < 2 * _BLOCK:
-        return rows.mT @ rows
-    gram = rows.new_zeros(size, size)
-    for start in range(0, size, _BLOCK):
-        torch.mm(rows[:, start:].mT, rows[:, start : start + _BLOCK], out=gram[start:, start : start + _BLOCK])
-    return gram
+    if size <= _BLOCK:
+        torch.mm(rows.mT, rows, out=gram)
+        return
+    half = size // 2
+    left, right = rows[:, :half], rows[:, half:]
+    torch.mm(right.mT, left, out=gram[half:, :half])
+    _fill_lower(gram[:half, :half], left)
+    _fill_lower(gram[half:, half:], right)
 
 
 def _is_well_conditioned(triangle: Tensor) -> bool:

@@ -1,7 +1,8 @@
 """Measures of weights, of their gradients and of what the optimizer does to them.
 
 Wherever ``weights`` stands, one tensor or several of any shapes may be passed; several count as one long vector.
-Results are float64 scalars on the device of the first tensor: 0 if there is no entry, NaN if one is NaN.
+Results are float64 scalars on the device of the first tensor: NaN if an entry is NaN; without entries, norms are 0, and
+means and shares are NaN.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def weight_magnitude(weights: Weights) -> Tensor:
     """
     tensors = as_tensors(weights)
     entries = sum(tensor.numel() for tensor in tensors)
-    return total(tensor.abs().sum(dtype=torch.float64) for tensor in tensors) / max(entries, 1)
+    return total(tensor.abs().sum(dtype=torch.float64) for tensor in tensors) / entries
 
 
 def weight_norm(weights: Weights) -> Tensor:
@@ -85,7 +86,7 @@ def weight_effective_rank(weights: Weights) -> Tensor:
         tensor(3.0000, dtype=torch.float64)
     """
     tensors = as_tensors(weights)
-    return total(effective_rank(_matrix(tensor)) for tensor in tensors) / max(len(tensors), 1)
+    return total(effective_rank(_matrix(tensor)) for tensor in tensors) / len(tensors)
 
 
 def distance_from_initialization(weights: Weights, initial: Weights) -> Tensor:
@@ -161,7 +162,7 @@ def zero_gradient_share(gradients: Weights) -> Tensor:
     tensors = as_tensors(gradients)
     entries = sum(tensor.numel() for tensor in tensors)
     hidden = total(0 * tensor.sum(dtype=torch.float64) for tensor in tensors)  # a NaN is no zero, and no number either
-    return total((tensor == 0).sum(dtype=torch.float64) for tensor in tensors) / max(entries, 1) + hidden
+    return total((tensor == 0).sum(dtype=torch.float64) for tensor in tensors) / entries + hidden
 
 
 def optimizer_state_norms(

@@ -39,6 +39,8 @@ class UnitMetric(PlasticityMetric):
 
     def _add(self, rows: Tensor, values: Tensor) -> None:
         """Add up per-sample values ``[N, U]`` of a batch of rows; what is not finite in the rows stays visible."""
+        if not len(rows):
+            return  # so that without samples there are no units either, and no share of them
         batch = values.sum(0, dtype=torch.float64)
         if values is not rows:
             batch = batch + 0 * rows.sum(0, dtype=torch.float64)
@@ -79,7 +81,7 @@ class UnitMetric(PlasticityMetric):
         """Return the share of units that the metric counts.
 
         Returns:
-            A float64 scalar in ``[0, 1]``; NaN if an activation was not finite.
+            A float64 scalar in ``[0, 1]``; NaN if an activation was not finite or if there was none.
         """
         return share_of_units(self.mask(), self.totals)
 

@@ -26,7 +26,7 @@ class FactorMetric(PlasticityMetric):
 
     The state is a matrix ``F`` in float64 with ``FᵀF = XᵀX``, where ``X`` are all samples beside a column of ones, see
     :mod:`lightning_plasticity.functional.spectrum`. It serves centred and other metrics alike, so that in one
-    ``MetricCollection`` it is updated once. It holds the samples themselves until there are four times as many as
+    ``MetricCollection`` it is updated once. It holds the samples themselves until there are six times as many as
     features, and then as many rows as features, whatever the number of samples. A Gram matrix of the same size would
     lose all singular values below about 1e-8 of the largest.
 
@@ -72,7 +72,7 @@ class FactorMetric(PlasticityMetric):
         Raises:
             InvalidArgumentError: If the number of features is not that of earlier batches.
         """
-        rows = as_samples(features, self.positions).double()
+        rows = as_samples(features, self.positions)
         size = rows.shape[1]
         if self._blocks and self.num_features != size:
             raise InvalidArgumentError(
@@ -80,7 +80,9 @@ class FactorMetric(PlasticityMetric):
                 "the same number of features in every batch",
                 "Use one metric per layer, and reset it when the layer changes",
             )
-        self._blocks.append(torch.cat([torch.ones_like(rows[:, :1]), rows], dim=1))
+        block = rows.new_ones(len(rows), size + 1, dtype=torch.float64)
+        block[:, 1:] = rows
+        self._blocks.append(block)
         self.samples = self.samples + rows.shape[0]
         self.rounding = self.rounding.clamp(min=rounding_unit(features.dtype))
         if sum(len(block) for block in self._blocks) > self._capacity:
@@ -100,7 +102,7 @@ class FactorMetric(PlasticityMetric):
     def _capacity(self) -> int:
         """The number of rows beyond which the state is condensed."""
         exact = self.num_features <= self.max_features
-        return 4 * (self.num_features + 1) if exact else 2 * self.max_features
+        return 6 * (self.num_features + 1) if exact else 2 * self.max_features
 
     @override
     def _condense(self) -> None:
@@ -176,7 +178,7 @@ class SpectralMetric(FactorMetric):
         """Return the singular values of all features seen so far.
 
         Returns:
-            ``[min(N, D)]`` in descending order, float64; those that may be noise are zero.
+            ``[min(N, D)]`` in descending order, float64; those that may be noise are zero. One NaN without samples.
         """
         rows = self.factor(centered=self.centered)
         sigma = singular_values(rows)
@@ -205,7 +207,7 @@ class SpectralMetric(FactorMetric):
 
     @override
     def compute(self) -> Tensor:
-        """Return the metric of all features seen so far: 0 if they are all zero, NaN if one is not finite.
+        """Return the metric of all features seen so far: 0 if they are all zero, NaN if one is not finite or none came.
 
         Returns:
             A float64 scalar.

@@ -18,7 +18,7 @@ from lightning_plasticity.metrics.base import PlasticityMetric, Reads
 
 
 class WeightMagnitude(PlasticityMetric):
-    """Mean magnitude of all entries of weights, in ``[0, ∞)``; 0 if there are none.
+    """Mean magnitude of all entries of weights, in ``[0, ∞)``; NaN if there are none.
 
     Args:
         kwargs: Arguments of :class:`torchmetrics.Metric`.
@@ -57,7 +57,7 @@ class WeightMagnitude(PlasticityMetric):
     @override
     def compute(self) -> Tensor:
         """Return the mean magnitude, a float64 scalar."""
-        return self.magnitude_total / self.entries.clamp(min=1)
+        return self.magnitude_total / self.entries
 
 
 class WeightMetric(PlasticityMetric):

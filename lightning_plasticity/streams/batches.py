@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset, default_collate
 
+from lightning_plasticity.streams.lazy import RelabelledDataset
+
 _READ_BATCH = 1024
 
 
@@ -63,8 +65,8 @@ def count_batches(size: int, batch_size: int, drop_last: bool) -> int:
 def read_tensors(dataset: Dataset[Any], *, fields: int | None = None, num_workers: int = 0) -> tuple[Tensor, ...]:
     """Read a whole dataset into tensors.
 
-    A :class:`~torch.utils.data.TensorDataset` hands over its tensors without a copy; any other dataset is read sample
-    by sample, with its transforms applied once.
+    A :class:`~torch.utils.data.TensorDataset` hands over its tensors without a copy, and experiences made of one are
+    read at once; any other dataset is read sample by sample, with its transforms applied once.
 
     Args:
         dataset: The dataset; each sample is a tuple of tensors or numbers.
@@ -81,6 +83,8 @@ def read_tensors(dataset: Dataset[Any], *, fields: int | None = None, num_worker
     """
     if isinstance(dataset, TensorDataset):
         return dataset.tensors[:fields]
+    if isinstance(dataset, RelabelledDataset) and (tensors := dataset.at_once()) is not None:
+        return tensors[:fields]
     loader = DataLoader(
         dataset,
         batch_size=_READ_BATCH,

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
 
@@ -28,7 +29,8 @@ class StreamDataModule(pl.LightningDataModule):
 
     The Trainer needs ``max_epochs=datamodule.num_epochs``. If the experiences differ in their number of batches, as
     growing class-incremental streams do, it also needs ``reload_dataloaders_every_n_epochs=1``, since Lightning counts
-    the batches of an epoch only when it asks for the loader. Both are checked.
+    the batches of an epoch only when it asks for the loader. Both are checked; a Trainer that ends before the stream
+    does is warned of, unless ``max_steps`` says so.
 
     Args:
         experiences: A stream of Avalanche, such as ``benchmark.train_stream``, or any sequence of datasets. They are
@@ -122,7 +124,7 @@ class StreamDataModule(pl.LightningDataModule):
 
     @override
     def setup(self, stage: str) -> None:
-        """Check the Trainer against the stream.
+        """Check the Trainer against the stream; warn if it ends before the stream does without being told to.
 
         Args:
             stage: The Trainer's stage; only ``"fit"`` is checked.
@@ -134,12 +136,7 @@ class StreamDataModule(pl.LightningDataModule):
         trainer = self.trainer
         if stage != "fit" or trainer is None:
             return
-        if (trainer.max_epochs or 0) > self.num_epochs:
-            raise InvalidArgumentError(
-                f"`Trainer(max_epochs={trainer.max_epochs})`, perhaps by default",
-                f"at most {self.num_epochs}: {self.num_experiences} experiences of {self.epochs_per_experience} epochs",
-                "Pass `Trainer(max_epochs=datamodule.num_epochs)`",
-            )
+        _check_epochs(trainer, self)
         if trainer.reload_dataloaders_every_n_epochs != 1:  # type: ignore[attr-defined]  # set by a connector
             last = self.num_experiences - 1
             counted, count = (self._batching.count(len(self._train[place])) for place in (0, last))
@@ -224,6 +221,21 @@ class StreamDataModule(pl.LightningDataModule):
 
     def _device(self) -> torch.device:
         return torch.device("cpu") if self.trainer is None else self.trainer.strategy.root_device
+
+
+def _check_epochs(trainer: pl.Trainer, stream: StreamDataModule) -> None:
+    """Refuse a Trainer that outlasts the stream; warn of one that leaves experiences out, unless steps are limited."""
+    epochs = -1 if trainer.max_epochs is None else trainer.max_epochs
+    found = f"`Trainer(max_epochs={epochs})`"
+    length = f"{stream.num_epochs}: {stream.num_experiences} experiences of {stream.epochs_per_experience} epochs"
+    remedy = "Pass `Trainer(max_epochs=datamodule.num_epochs)`"
+    if epochs > stream.num_epochs:
+        raise InvalidArgumentError(f"{found}, perhaps by default", f"at most {length}", remedy)
+    if 0 <= epochs < stream.num_epochs and trainer.max_steps == -1:
+        rank_zero_warn(
+            f"{found} ends before the stream, which needs {length}. {remedy}, or a shorter stream, such as "
+            "`experiences[:10]`."
+        )
 
 
 def _eval_samples(experiences: Sequence[Any] | None, task_labels: bool, expected: int) -> ExperienceSamples | None:

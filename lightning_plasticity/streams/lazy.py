@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol, overload, runtime_checkable
 
 import torch
@@ -48,6 +48,16 @@ class _Part(LazyStream):
         return self._stream.build(self._places[place])
 
 
+class Transform(Protocol):
+    """A function of one input that can be computed for many at once."""
+
+    def __call__(self, x: Any) -> Any:
+        """Return the image of one input."""
+
+    def batch(self, x: Tensor) -> Tensor:
+        """Return the images of inputs ``[N, ...]``."""
+
+
 class RelabelledDataset(Dataset[tuple[Any, int]]):
     """Chosen samples of a dataset, under labels of our own and through a function of the input.
 
@@ -55,11 +65,12 @@ class RelabelledDataset(Dataset[tuple[Any, int]]):
         dataset: Where the inputs come from; a sample is a tuple that starts with the input.
         indices: Which samples, ``[N]``.
         targets: Their labels, ``[N]``. Avalanche reads the attribute of this name.
-        transform: Applied to each input; None leaves it alone.
+        transform: Applied to each input, and to all of them at once, ``[N, ...]``, by :meth:`at_once`; None leaves them
+            alone.
     """
 
     def __init__(
-        self, dataset: Dataset[Any], indices: Tensor, targets: Tensor, transform: Callable[[Any], Any] | None = None
+        self, dataset: Dataset[Any], indices: Tensor, targets: Tensor, transform: Transform | None = None
     ) -> None:
         self.dataset, self.transform = dataset, transform
         self.indices: list[int] = indices.tolist()
@@ -71,6 +82,13 @@ class RelabelledDataset(Dataset[tuple[Any, int]]):
     def __getitem__(self, index: int) -> tuple[Any, int]:
         x = self.dataset[self.indices[index]][0]
         return (x if self.transform is None else self.transform(x)), self.targets[index]
+
+    def at_once(self) -> tuple[Tensor, Tensor] | None:
+        """Return all inputs and labels, or None unless the inputs come from a tensor: far faster than one by one."""
+        if not isinstance(self.dataset, TensorDataset):
+            return None
+        x = self.dataset.tensors[0][self.indices]
+        return (x if self.transform is None else self.transform.batch(x)), torch.tensor(self.targets)
 
 
 @runtime_checkable

@@ -67,9 +67,23 @@ class InputPermutation:
                 "a tensor, whose entries can be permuted",
                 "Give the dataset a transform to tensors, such as `torchvision.transforms.ToTensor()`",
             )
+        return x.flatten()[self._sources(x.numel())].view(x.shape)
+
+    def batch(self, x: Tensor) -> Tensor:
+        """Return inputs with their entries permuted, all alike.
+
+        Args:
+            x: The inputs, ``[N, ...]``.
+
+        Returns:
+            A tensor of that shape.
+        """
+        return x.flatten(1)[:, self._sources(x[0].numel())].view(x.shape)
+
+    def _sources(self, size: int) -> Tensor:
         if self._permutation is None:
-            self._permutation = drifting_permutation(x.numel(), self._steps, self._fraction, self._seed)
-        return x.flatten()[self._permutation].view(x.shape)
+            self._permutation = drifting_permutation(size, self._steps, self._fraction, self._seed)
+        return self._permutation
 
 
 class PermutedInputs(LazyStream):

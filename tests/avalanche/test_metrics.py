@@ -1,12 +1,15 @@
 """Plasticity metrics appear in Avalanche's loggers under Avalanche's names, with the values of our metrics."""
 
+import re
+
 import pytest
 import torch
 from avalanche.evaluation.metrics import accuracy_metrics
-from avalanche.logging import BaseLogger
+from avalanche.logging import BaseLogger, InteractiveLogger, TensorboardLogger
 from avalanche.training import Naive
 from avalanche.training.plugins import EvaluationPlugin
 from avalanche_runs import benchmark, mlp
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 
 from lightning_plasticity.avalanche import (
@@ -29,8 +32,9 @@ class Memory(BaseLogger):
         self.values.setdefault(name, []).append(value)
 
 
-def run(*metrics, model=None, experiences=2, evaluate=False):
-    logger = Memory()
+def run(*metrics, model=None, experiences=2, evaluate=False, logger=None):
+    torch.manual_seed(0)  # of the order of the samples
+    logger = Memory() if logger is None else logger
     model = mlp() if model is None else model
     runner = Naive(
         model=model,
@@ -44,7 +48,36 @@ def run(*metrics, model=None, experiences=2, evaluate=False):
         runner.train(experience)
         if evaluate:
             runner.eval(stream.test_stream)
-    return model, logger.values
+    return model, getattr(logger, "values", None)
+
+
+METRICS = ("EffectiveRank_Exp/0", "DormantUnitRatio_Exp/0", "WeightMagnitude_Exp/0.weight")
+
+
+def all_of_them():
+    return (
+        *effective_rank_metrics(experience=True),
+        *dormant_unit_ratio_metrics(experience=True),
+        *weight_magnitude_metrics(experience=True),
+        *intransigence_metrics(reference=[1.0]),
+    )
+
+
+def test_the_interactive_logger_prints_them(capsys):
+    run(*all_of_them(), experiences=1, evaluate=True, logger=InteractiveLogger())
+    printed = capsys.readouterr().out
+    for name in METRICS:
+        assert re.search(rf"{name}/train_phase/train_stream/Exp000 = \d+\.\d+", printed), name
+    assert re.search(r"Intransigence_Exp/eval_phase/test_stream/Exp000 = -?\d+\.\d+", printed)
+
+
+def test_the_tensorboard_logger_draws_them(tmp_path):
+    _, values = run(*all_of_them(), experiences=1, evaluate=True)
+    run(*all_of_them(), experiences=1, evaluate=True, logger=TensorboardLogger(tmp_path))
+    events = EventAccumulator(str(tmp_path)).Reload()
+    drawn = {tag: [event.value for event in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
+    assert all(any(tag.startswith(name) for tag in drawn) for name in (*METRICS, "Intransigence_Exp"))
+    assert {tag: drawn[tag] for tag in values} == {tag: pytest.approx(value) for tag, value in values.items()}
 
 
 def test_every_layer_has_a_series_per_period():

@@ -6,7 +6,7 @@ from avalanche.evaluation.metrics import loss_metrics
 from avalanche.logging import BaseLogger
 from avalanche.models import IncrementalClassifier
 from avalanche.training import EWC, Cumulative, Naive, Replay
-from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
 from avalanche_runs import benchmark, mlp
 from torch import nn
 
@@ -101,6 +101,39 @@ def test_a_growing_head_keeps_the_ages_of_the_other_layers_and_is_not_touched():
     assert steps == [[16, 16], [32, 32], [48, 48]]
     assert {group.name for group in plugin.replacer.groups} == {"body.0", "body.2"}
     assert model.head.classifier.out_features == 6
+
+
+class Watcher(SupervisedPlugin):
+    """Remembers, at both ends of an experience, the body's momentum and what the engine remembers of the units."""
+
+    def __init__(self, plugin):
+        super().__init__()
+        self.plugin, self.at_start, self.at_end = plugin, [], []
+
+    def now(self, strategy):
+        momentum = [strategy.optimizer.state[p].get("momentum_buffer") for p in strategy.model.body.parameters()]
+        groups = self.plugin.replacer.state_dict()["groups"].values()
+        memories = [tensor for group in groups for tensor in group["memory"].values()]
+        return [None if tensor is None else tensor.clone() for tensor in (*momentum, *memories)]
+
+    def before_training_iteration(self, strategy, *_, **__):
+        if len(self.at_start) == len(self.at_end):
+            self.at_start.append(self.now(strategy))
+
+    def after_training_exp(self, strategy, *_, **__):
+        self.at_end.append(self.now(strategy))
+
+
+def test_a_growing_head_leaves_momentum_and_utilities_of_the_other_layers_alone():
+    plugin, model = ContinualBackpropPlugin(RATE, MATURITY), Growing()
+    watcher = Watcher(plugin)
+    runner = strategy(Naive, model, [plugin, watcher])
+    for experience in benchmark().train_stream:
+        runner.train(experience)
+    assert model.head.classifier.out_features == 6
+    for ended, started in zip(watcher.at_end[:-1], watcher.at_start[1:], strict=True):
+        assert len(ended) > 4
+        assert all(torch.equal(a, b) and a.abs().sum() > 0 for a, b in zip(ended, started, strict=True))
 
 
 def test_nothing_is_left_on_the_model_after_an_experience():

@@ -32,18 +32,19 @@ class Classifier(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(folder, datamodule, **arguments):
+def fit(folder, datamodule, ckpt_path=None, **limits):
     diary = Diary(folder)
     trainer = pl.Trainer(
-        max_epochs=6,
+        max_epochs=datamodule.num_epochs,
         callbacks=[diary],
         logger=False,
         enable_progress_bar=False,
         enable_model_summary=False,
         enable_checkpointing=False,
         accelerator="cpu",
+        **limits,
     )
-    trainer.fit(Classifier(), datamodule=datamodule, **arguments)
+    trainer.fit(Classifier(), datamodule=datamodule, ckpt_path=ckpt_path)
     return diary.entries
 
 
@@ -62,6 +63,19 @@ def test_a_resumed_run_tells_what_an_uninterrupted_one_would(tmp_path, epoch):
     whole = fit(tmp_path, datamodule())
     resumed = fit(tmp_path, datamodule(), ckpt_path=tmp_path / f"{epoch}.ckpt")
     assert resumed == whole[2 * (epoch + 1) :]
+
+
+@pytest.mark.parametrize(("batches", "ended"), [(1, False), (2, True)])
+def test_an_experience_that_was_cut_short_has_not_ended(tmp_path, batches, ended):
+    stream = [TensorDataset(torch.ones(2, 2), torch.tensor([0, 1])) for _ in range(3)]
+    data = StreamDataModule(stream, batch_size=1)
+    assert fit(tmp_path, data, max_steps=2 + batches)[-1] == (1, ended)
+
+
+def test_limited_batches_are_a_whole_epoch(tmp_path):
+    stream = [TensorDataset(torch.ones(4, 2), torch.tensor([0, 1, 0, 1])) for _ in range(6)]
+    entries = fit(tmp_path, StreamDataModule(stream, batch_size=1), limit_train_batches=2)
+    assert entries[1::2] == [(k, True) for k in range(6)]
 
 
 def test_a_fit_without_a_stream_is_refused(tmp_path):

@@ -265,7 +265,7 @@ def test_tensorboard_gets_a_chart_per_metric_and_histograms_at_a_slower_period(t
     layout = Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
     charts = {chart.title: list(chart.multiline.tag) for page in layout.category for chart in page.chart}
     assert charts["effective_rank"] == ["plasticity/effective_rank/net.0", "plasticity/effective_rank/net.3"]
-    assert charts["effective_rank, mean"] == ["plasticity/effective_rank/mean"]
+    assert charts["effective_rank: mean"] == ["plasticity/effective_rank/mean"]
 
 
 def test_all_three_aggregates_are_one_band(tmp_path):
@@ -274,7 +274,7 @@ def test_all_three_aggregates_are_one_band(tmp_path):
     events = EventAccumulator(trainer.logger.log_dir)
     events.Reload()
     layout = Layout.FromString(events.Tensors("custom_scalars__config__")[0].tensor_proto.string_val[0])
-    band = layout.category[0].chart[0].margin.series[0]
+    band = layout.category[0].chart[-1].margin.series[0]
     tags = [f"plasticity/effective_rank/{kind}" for kind in ("mean", "min", "max")]
     assert [band.value, band.lower, band.upper] == tags
 
@@ -315,10 +315,72 @@ def test_a_probe_is_heard_through_a_compiled_network(tmp_path):
 
 
 def test_hooks_are_removed_when_training_fails(tmp_path):
-    monitor = PlasticityMonitor(4)
+    watched = []
+
+    class Record(pl.Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            watched.append(sum(bool(m._forward_pre_hooks or m._forward_hooks) for m in module.modules()))
+
+        def on_exception(self, trainer, module, exception):
+            watched.append(sum(bool(m._forward_pre_hooks or m._forward_hooks) for m in module.modules()))
+
     with pytest.raises(RuntimeError, match="batch 3"):
-        fit(tmp_path, monitor, fails=True)
-    assert monitor._taps is None
+        fit(tmp_path, PlasticityMonitor(4), Record(), fails=True)
+    assert watched == [2, 2, 2, 2, 0]
+
+
+def test_a_fit_shorter_than_a_measurement_is_measured_on_what_it_has(tmp_path):
+    _, short = fit(tmp_path, PlasticityMonitor(batches=10), steps=3)
+    _, exact = fit(tmp_path, PlasticityMonitor(batches=3), steps=3)
+    expected = rows(exact)
+    assert [int(row["step"]) for row in expected] == [2]
+    assert rows(short) == expected
+
+
+def test_a_measurement_cut_off_by_the_end_does_not_end_a_curve(tmp_path):
+    _, trainer = fit(tmp_path, PlasticityMonitor(8, batches=4), steps=10)
+    assert [int(row["step"]) for row in rows(trainer)] == [3]
+
+
+def test_a_fit_without_a_measurement_says_why(tmp_path):
+    with pytest.warns(UserWarning, match=r"nothing was logged.*after 3 optimizer steps.*`every_n_steps`"):
+        fit(tmp_path, PlasticityMonitor(None, epoch_ends=True, batches=2), steps=3)
+
+
+class Attentive(Classifier):
+    def __init__(self):
+        super().__init__(EXAMPLE, *[False] * 6)
+        layer = nn.TransformerEncoderLayer(6, 2, 8, dropout=0.0, batch_first=True)
+        self.net = nn.Sequential(nn.Unflatten(1, (1, 6)), layer, nn.Flatten(), nn.Linear(6, 3))
+
+
+def test_units_that_no_hook_can_hear_are_named_and_their_weights_measured(tmp_path):
+    trainer = pl.Trainer(
+        max_steps=2,
+        accelerator="cpu",
+        callbacks=[PlasticityMonitor(1, batches=1)],
+        logger=CSVLogger(tmp_path),
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    data = DataLoader(TensorDataset(torch.randn(8, 6), torch.zeros(8, dtype=torch.long)), batch_size=4)
+    with pytest.warns(UserWarning, match=r"units of \['net.1.self_attn'\].*`exclude=`.*`layers=`"):
+        trainer.fit(Attentive(), data)
+    last = rows(trainer, "net.1.linear1")[-1]
+    assert "plasticity/effective_rank/net.1.self_attn" not in last
+    assert float(last["plasticity/weight_magnitude/net.1.self_attn"]) > 0
+
+
+def test_a_model_with_nothing_to_watch_is_refused(tmp_path):
+    class Linear(Classifier):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.net = nn.Linear(6, 3)
+
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, callbacks=[PlasticityMonitor()], max_steps=1)
+    with pytest.raises(UnsupportedModelError, match=r"no hidden units in Linear(.|\n)*`example_input=`.*`layers=`"):
+        trainer.fit(Linear(EXAMPLE, *[False] * 6), DataLoader(torch.ones(4, 6)))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ class StopIn(pl.Callback):
             raise Stopped
 
 
-def run(folder, *callbacks):
+def run(folder, *callbacks, **limits):
     torch.manual_seed(0)
     module = Network(torch.optim.Adam)
     module.example_input_array = torch.zeros(2, 3)
@@ -30,7 +30,7 @@ def run(folder, *callbacks):
     table = ResultTable(folder / "rows.csv", key=("seed", "experience"))
     rows = ExperienceRows(table, {"seed": 0}, lambda module: {"weight": float(module.net[0].weight.sum())})
     replacement = ContinualBackprop(replacement_rate=0.2, maturity_threshold=2, seed=0)
-    fit_resumable(module, stream(), folder, callbacks=[replacement, rows, *callbacks], accelerator="cpu")
+    fit_resumable(module, stream(), folder, callbacks=[replacement, rows, *callbacks], accelerator="cpu", **limits)
     return module.snapshot(), table
 
 
@@ -48,6 +48,16 @@ def test_a_run_that_broke_off_ends_with_the_numbers_of_one_that_did_not(tmp_path
     with pytest.raises(Stopped):
         run(tmp_path / "broken", StopIn(epoch))
     weights, table = run(tmp_path / "broken")
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+    assert [row["weight"] for row in table.rows()] == [row["weight"] for row in whole.rows()]
+
+
+@pytest.mark.parametrize("steps", [1, 6, 7, 12])
+def test_a_run_of_limited_steps_goes_on_without_the_limit(tmp_path, steps):
+    expected, whole = run(tmp_path / "whole")
+    _, first = run(tmp_path / "limited", max_steps=steps)
+    assert len(first.rows()) == steps // 4  # two epochs of two steps each; an unfinished experience leaves no row
+    weights, table = run(tmp_path / "limited")
     assert all(torch.equal(weights[name], expected[name]) for name in expected)
     assert [row["weight"] for row in table.rows()] == [row["weight"] for row in whole.rows()]
 

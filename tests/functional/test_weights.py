@@ -49,10 +49,19 @@ def test_optimizer_state_is_summed_up_by_kind(kind):
     assert functional.optimizer_state_norms(optimizer).keys() == norms.keys() != set()
 
 
+@pytest.mark.parametrize("measure", ["weight_norm", "spectral_norm", "gradient_norm"])
+def test_norms_of_nothing_are_zero(measure):
+    assert getattr(functional, measure)([]) == 0
+
+
+@pytest.mark.parametrize("measure", ["weight_magnitude", "weight_effective_rank", "zero_gradient_share"])
+def test_means_of_nothing_are_nan(measure):
+    assert getattr(functional, measure)([]).isnan()
+
+
 @pytest.mark.parametrize("measure", ["weight_magnitude", "weight_norm", "spectral_norm", "weight_effective_rank"])
-def test_nothing_measures_zero_and_nan_stays_nan(measure):
+def test_nan_stays_nan(measure):
     function = getattr(functional, measure)
-    assert function([]) == 0
     assert function(torch.zeros(2, 2)) == 0
     assert function(torch.tensor([[1.0, torch.nan]])).isnan()
     assert functional.zero_gradient_share(torch.tensor([0.0, torch.nan])).isnan()

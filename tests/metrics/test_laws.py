@@ -11,8 +11,6 @@ from metric_cases import FEATURE_METRICS, activations
 from torchmetrics import MetricCollection, MetricTracker
 from torchmetrics.wrappers import Running
 
-from lightning_plasticity.metrics import EffectiveRank
-
 mpl.use("Agg")
 every_metric = pytest.mark.parametrize("name", FEATURE_METRICS)
 
@@ -218,6 +216,11 @@ def test_another_number_of_features_is_refused(name):
         metric.update(torch.ones(3, 5))
 
 
-def test_computing_before_the_first_batch_warns_and_gives_zero_rank():
+@every_metric
+def test_without_samples_there_is_no_value(name):
+    metric, twin = make(name)
     with pytest.warns(UserWarning, match="before the ``update``"):
-        assert EffectiveRank().compute() == 0
+        assert metric.compute().isnan()
+    metric.update(activations()[:0])
+    assert metric.compute().isnan()
+    assert twin(activations()[:0]).isnan()

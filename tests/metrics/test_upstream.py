@@ -1,8 +1,10 @@
 """Torchmetrics' own metric tester, which is not in its wheel, on our metrics.
 
-Point ``TORCHMETRICS_SOURCE`` to a checkout of torchmetrics and install ``cachier`` to run these::
+Point ``TORCHMETRICS_SOURCE`` to a checkout of torchmetrics and install ``cachier`` to run these. Upstream's conftest
+as a plugin starts the two processes among which every metric is tested once more::
 
-    TORCHMETRICS_SOURCE=~/torchmetrics USE_PYTEST_POOL=1 pytest tests/metrics/test_upstream.py
+    export TORCHMETRICS_SOURCE=~/torchmetrics USE_PYTEST_POOL=1 PYTHONPATH=.:tests:$HOME/torchmetrics/tests
+    pytest -n 0 -p unittests.conftest tests/metrics/test_upstream.py
 
 Upstream's tester feeds predictions and targets; the shims below take the first as features and ignore the second.
 """
@@ -31,15 +33,14 @@ IGNORED = torch.zeros(BATCHES, SAMPLES)
 def shim(cls):
     """Return a subclass that takes, and ignores, targets."""
 
-    class Shim(cls):
-        def update(self, preds, target):
-            super().update(preds)
+    def update(self, preds, target):
+        cls.update(self, preds)
 
-    Shim.__name__ = Shim.__qualname__ = cls.__name__
-    return Shim
+    return type(cls.__name__, (cls,), {"update": update, "__module__": __name__})
 
 
-SHIMS = {name: shim(cls) for name, (cls, _, _) in FEATURE_METRICS.items()}
+SHIMS = {cls: shim(cls) for cls, _, _ in FEATURE_METRICS.values()}
+globals().update({cls.__name__: of_cls for cls, of_cls in SHIMS.items()})  # where pickle looks for them
 
 
 def reference(preds, target, twin, options):
@@ -50,18 +51,25 @@ def reference(preds, target, twin, options):
 class TestUpstream(testers.MetricTester):
     atol = 1e-9
 
-    def test_class(self, name):
-        _, twin, options = FEATURE_METRICS[name]
+    @pytest.mark.parametrize("ddp", [False, True])
+    def test_class(self, name, ddp):
+        if ddp and getattr(pytest, "pool", None) is None:
+            pytest.skip("upstream's processes were not started, see above")
+        cls, twin, options = FEATURE_METRICS[name]
         self.run_class_metric_test(
-            ddp=False,
+            ddp=ddp,
             preds=FEATURES,
             target=IGNORED,
-            metric_class=SHIMS[name],
+            metric_class=SHIMS[cls],
             reference_metric=partial(reference, twin=twin, options=options),
             metric_args=options,
             check_scriptable=False,
         )
 
     def test_half_precision(self, name):
-        _, twin, options = FEATURE_METRICS[name]
-        self.run_precision_test_cpu(FEATURES, IGNORED, SHIMS[name], lambda p, t, **k: twin(p, **k), metric_args=options)
+        cls, twin, options = FEATURE_METRICS[name]
+        self.run_precision_test_cpu(FEATURES, IGNORED, SHIMS[cls], lambda p, t, **k: twin(p, **k), metric_args=options)
+
+    def test_differentiability(self, name):
+        cls, _, options = FEATURE_METRICS[name]
+        self.run_differentiability_test(FEATURES.clone(), IGNORED, SHIMS[cls], metric_args=options)

@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 from torch.utils.data import TensorDataset
@@ -15,6 +17,8 @@ from lightning_plasticity.streams import (
     label_permuted,
     slowly_changing_regression,
 )
+from lightning_plasticity.streams.benchmark import lazy_benchmark
+from lightning_plasticity.streams.lazy import RelabelledDataset
 
 
 @pytest.fixture
@@ -116,3 +120,59 @@ def test_a_regression_benchmark_has_real_targets_and_runs_in_one_fit(trainer):
     datamodule = StreamDataModule(benchmark.train_stream[:3], batch_size=1, preload=True, shuffle=False)
     x, y = next(iter(datamodule.train_dataloader()))
     assert (x.shape, y.shape) == ((1, 20), (1, 1))
+
+
+def data_bytes(dataset):
+    """What an experience has beside the data that all of them share."""
+    tensors = dataset.tensors if isinstance(dataset, TensorDataset) else ()
+    lists = (dataset.indices, dataset.targets) if isinstance(dataset, RelabelledDataset) else ()
+    return sum(t.nbytes for t in tensors) + sum(8 * len(one) for one in lists)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda images: PermutedInputs(images, 800),
+        lambda images: PermutedLabels(images, 800),
+        lambda images: ClassPairs(images, 800),
+        lambda images: SlowlyChangingRegression(800, 6),
+    ],
+)
+def test_eight_hundred_experiences_take_the_memory_of_a_few(images, make, monkeypatch):
+    stream = make(images)
+    alive, built, peak = weakref.WeakSet(), 0, 0
+    build = stream.build
+
+    def watched(place):
+        nonlocal built, peak
+        dataset = build(place)
+        alive.add(dataset)
+        built += 1
+        peak = max(peak, sum(data_bytes(each) for each in alive))
+        return dataset
+
+    monkeypatch.setattr(stream, "build", watched)
+    one = data_bytes(build(0))
+    benchmark = lazy_benchmark(stream)
+    assert built == 0
+    for place in range(0, 800, 32):  # the later one lies, the longer a drift takes to get there
+        assert len(benchmark.train_stream[place].dataset) == len(build(0))
+    assert built == 25
+    assert one <= peak <= 3 * one
+
+
+def test_the_experiences_of_a_datamodule_are_let_go(images, trainer, recorder):
+    stream = PermutedInputs(TensorDataset(images.tensors[0][:, :2], images.tensors[1]), 40)
+    alive, peaks, build = weakref.WeakSet(), [], stream.build
+
+    def watched(place):
+        dataset = build(place)
+        alive.add(dataset)
+        peaks.append(len(alive))
+        return dataset
+
+    stream.build = watched
+    datamodule = StreamDataModule(stream, batch_size=6, preload=True)
+    trainer(max_epochs=40).fit(recorder(datamodule), datamodule=datamodule)
+    assert len(peaks) >= 40
+    assert max(peaks) <= 2

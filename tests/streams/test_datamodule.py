@@ -177,6 +177,20 @@ def test_a_trainer_that_outlasts_the_stream_is_refused(stream, trainer, recorder
         trainer(max_epochs=7).fit(recorder(datamodule), datamodule=datamodule)
 
 
+def test_a_trainer_that_leaves_experiences_out_is_warned_of(stream, trainer, recorder):
+    datamodule = StreamDataModule(stream(4, 4), epochs_per_experience=3, batch_size=4)
+    with pytest.warns(UserWarning, match=r"max_epochs=5\)` ends before the stream, which needs 6: 2 experiences of 3"):
+        trainer(max_epochs=5).fit(recorder(datamodule), datamodule=datamodule)
+
+
+def test_a_trainer_that_is_told_to_stop_early_is_not_warned_of(stream, trainer, recorder):
+    for limits in ({"max_epochs": 6, "max_steps": 2}, {"max_epochs": 3, "max_steps": 2}, {"fast_dev_run": True}):
+        datamodule = StreamDataModule(stream(4, 4), epochs_per_experience=3, batch_size=4)
+        module = recorder(datamodule)
+        trainer(**limits).fit(module, datamodule=datamodule)
+        assert len(module.seen) == limits.get("max_steps", 1)
+
+
 def test_a_stream_that_ends_before_max_steps_says_so(stream, trainer, recorder):
     datamodule = StreamDataModule(stream(4, 4), batch_size=4)
     with pytest.raises(InvalidArgumentError, match=r"epoch 2 .*`max_epochs=datamodule.num_epochs`"):

@@ -1,9 +1,9 @@
 import pytest
 import torch
-from torch.utils.data import Dataset, Subset, TensorDataset
+from torch.utils.data import Dataset, Subset, TensorDataset, default_collate
 
 from lightning_plasticity.errors import InvalidArgumentError
-from lightning_plasticity.streams import PermutedInputs, PermutedLabels
+from lightning_plasticity.streams import PermutedInputs, PermutedLabels, read_tensors
 from lightning_plasticity.streams.permuted import drifting_permutation
 
 
@@ -129,3 +129,22 @@ def test_numbers_out_of_range_are_refused(images, stream, arguments, message):
 def test_labels_that_are_no_classes_are_refused():
     with pytest.raises(InvalidArgumentError, match=r"labels of type torch.float32 and shape \(2,\)"):
         PermutedLabels(TensorDataset(torch.ones(2, 1), torch.ones(2)), 3)
+
+
+@pytest.mark.parametrize("stream", [PermutedInputs, PermutedLabels])
+@pytest.mark.parametrize("shape", [(4,), (2, 3)])
+def test_what_is_read_at_once_is_what_is_read_one_by_one(stream, shape):
+    dataset = TensorDataset(torch.rand(7, *shape), torch.arange(7) % 3)
+    task = stream(dataset, 4, samples_per_experience=5, fraction=0.6, seed=2)[3]
+    x, y = read_tensors(task)
+    one_by_one_x, one_by_one_y = default_collate(list(task))
+    assert torch.equal(x, one_by_one_x)
+    assert torch.equal(y, one_by_one_y)
+    assert y.dtype == one_by_one_y.dtype
+
+
+def test_a_dataset_that_is_no_tensor_is_read_one_by_one():
+    pairs = [(torch.rand(4), label) for label in (0, 1, 0)]
+    task = PermutedInputs(pairs, 2, seed=1)[1]
+    assert task.at_once() is None
+    assert torch.equal(read_tensors(task)[0], torch.stack([x for x, _ in task]))

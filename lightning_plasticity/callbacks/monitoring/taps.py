@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 from torchmetrics import Metric
@@ -54,6 +54,15 @@ class Taps:
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
+
+    @contextmanager
+    def opened(self) -> Generator[None]:
+        """Listen for the time being."""
+        self.is_open = True
+        try:
+            yield
+        finally:
+            self.is_open = False
 
     def unseen(self) -> list[str]:
         """Return the layers of which nothing was measured since the last :meth:`compute`."""
@@ -106,15 +115,3 @@ class Taps:
                 metrics = metrics | {_SCORES: DormantUnitRatio()}
             self._meters[key] = FeatureMeters(metrics, activation.device, self.max_samples)
         return self._meters[key]
-
-
-def warn_unseen(layers: Sequence[str]) -> None:
-    """Warn about layers of which nothing was measured.
-
-    Args:
-        layers: Their names.
-    """
-    rank_zero_warn(
-        f"PlasticityMonitor: no activations arrived from {list(layers)}, so nothing is logged about them. Either they "
-        "did not run, or `torch.compile` ignores the hooks. Pass `probe=`: a probe is run without compilation."
-    )

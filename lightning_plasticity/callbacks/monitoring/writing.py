@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 import lightning.pytorch as pl
 import torch
@@ -34,58 +34,86 @@ def aggregates(values: Values, kinds: Iterable[str]) -> dict[str, Tensor]:
     return found
 
 
-def write_scalars(trainer: pl.Trainer, values: Values, extra: Mapping[str, Tensor | float]) -> None:
-    """Log scalars to all loggers, at the step at which Lightning logs this batch.
+def write_scalars(trainer: pl.Trainer, values: Values, extra: Mapping[str, Tensor | float], step: int) -> None:
+    """Log scalars to all loggers.
 
     Args:
         trainer: The Trainer.
         values: Values by metric and layer.
         extra: Further scalars by the name they are logged under.
+        step: The step they are logged at.
     """
     scalars = {f"{PREFIX}/{m}/{layer}": float(v) for m, layers in values.items() for layer, v in layers.items()}
     scalars |= {name: float(value) for name, value in extra.items()}
     for logger in trainer.loggers:
-        logger.log_metrics(scalars, step=logged_step(trainer))
+        logger.log_metrics(scalars, step=step)
 
 
 @rank_zero_only
-def write_layout(trainer: pl.Trainer, values: Values, aggregate: Sequence[str]) -> None:
+def write_layout(trainer: pl.Trainer, values: Values, alone: Iterable[str], aggregate: Sequence[str]) -> None:
     """Arrange TensorBoard's custom scalars: charts of the aggregates first, then one per metric with all layers.
 
     Args:
         trainer: The Trainer.
         values: Values by metric and layer.
+        alone: Names of scalars that belong to no layer.
         aggregate: The aggregates that are logged; of all three, the mean is drawn within a band from min to max.
     """
-    layout: dict[str, dict[str, list[object]]] = {}
+    whole: dict[str, list[object]] = {name.split("/")[1]: ["Multiline", [name]] for name in alone}
     if aggregate:
         is_band = {"mean", "min", "max"} <= set(aggregate)
         kind, shown = ("Margin", ["mean", "min", "max"]) if is_band else ("Multiline", list(aggregate))
-        layout["plasticity of all layers"] = {
-            f"{metric}, {' '.join(shown)}": [kind, [f"{PREFIX}/{metric}/{name}" for name in shown]] for metric in values
-        }
-    layout["plasticity of every layer"] = {
+        title = "mean, min to max" if is_band else ", ".join(shown)
+        whole |= {f"{metric}: {title}": [kind, [f"{PREFIX}/{metric}/{name}" for name in shown]] for metric in values}
+    by_layer: dict[str, list[object]] = {
         metric: ["Multiline", [f"{PREFIX}/{metric}/{layer}" for layer in layers]] for metric, layers in values.items()
     }
+    pages = {"plasticity of the network": whole, "plasticity of every layer": by_layer}
+    # TensorBoard shows the charts of a page from the last to the first.
+    layout = {page: dict(reversed(charts.items())) for page, charts in pages.items() if charts}
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             logger.experiment.add_custom_scalars(layout)
 
 
 @rank_zero_only
-def write_histograms(trainer: pl.Trainer, histograms: Mapping[str, Tensor]) -> None:
+def write_histograms(trainer: pl.Trainer, histograms: Mapping[str, Tensor], step: int) -> None:
     """Log histograms to TensorBoard.
 
     Args:
         trainer: The Trainer.
         histograms: Numbers per unit by the name they are logged under; those that are not finite are left out.
+        step: The step they are logged at.
     """
     for logger in trainer.loggers:
         if isinstance(logger, TensorBoardLogger):
             for name, numbers in histograms.items():
                 finite = numbers[numbers.isfinite()].cpu()
                 if len(finite):
-                    logger.experiment.add_histogram(f"{PREFIX}/{name}", finite, logged_step(trainer))
+                    logger.experiment.add_histogram(f"{PREFIX}/{name}", finite, step)
+
+
+def publish(
+    pl_module: pl.LightningModule, means: Mapping[str, Tensor], progress_bar: Collection[str], *, in_batch: bool
+) -> None:
+    """Make means over layers known to the Trainer: to its progress bar and to callbacks that monitor a value.
+
+    Args:
+        pl_module: The module.
+        means: Values by the name they are logged under.
+        progress_bar: Names of the metrics to show.
+        in_batch: Whether this happens in a hook of a batch, rather than of an epoch.
+    """
+    for name, value in means.items():
+        pl_module.log(
+            name,
+            value.float(),
+            prog_bar=name.split("/")[1] in progress_bar,
+            logger=False,
+            on_step=in_batch,
+            on_epoch=not in_batch,
+            batch_size=1,
+        )
 
 
 def utilities(trainer: pl.Trainer) -> dict[str, Tensor]:
