@@ -23,6 +23,7 @@ import torch
 from scipy.stats import spearmanr
 from torch import nn
 
+from lightning_plasticity.experiments import ResultTable, provenance
 from lightning_plasticity.functional.upgd import weight_utility
 from lightning_plasticity.optim import HesScale
 
@@ -99,6 +100,23 @@ def draw(curves: dict[str, torch.Tensor], path: Path) -> None:
     plt.close(figure)
 
 
+def summary(values: torch.Tensor) -> tuple[list[float], list[float]]:
+    """Return mean and standard error over seeds of the correlation of every measure, averaged over training."""
+    means = values.nanmean(1)  # [seeds, measures]
+    error = means.std(0) / len(means) ** 0.5 if len(means) > 1 else torch.zeros(len(MEASURES))
+    return means.mean(0).tolist(), error.tolist()
+
+
+def record(curves: dict[str, torch.Tensor], path: Path) -> None:
+    """Write the table."""
+    path.unlink(missing_ok=True)
+    table = ResultTable(path, ("activation", "measure"))
+    for activation, values in curves.items():
+        for measure, mean, error in zip(MEASURES, *summary(values), strict=True):
+            row = {"activation": activation, "measure": measure, "spearman": round(mean, 4), "error": round(error, 4)}
+            table.append(row | {"seeds": len(values), "steps": values.shape[1]} | provenance())
+
+
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     """Run, print and draw; return the mean correlations by activation and measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -119,14 +137,13 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
         else:
             runs = [run(seed) for seed in range(options.seeds)]
         curves[activation] = torch.stack(runs)
-        means = curves[activation].nanmean(1)  # [seeds, measures]
-        error = means.std(0) / len(means) ** 0.5 if len(means) > 1 else torch.zeros(len(MEASURES))
-        cells = [f"{m:.3f} ± {e:.3f}" for m, e in zip(means.mean(0).tolist(), error.tolist(), strict=True)]
+        means, error = summary(curves[activation])
+        cells = [f"{m:.3f} ± {e:.3f}" for m, e in zip(means, error, strict=True)]
         print(f"{activation:12}" + "".join(f"{cell:>20}" for cell in cells), flush=True)
-        table[activation] = dict(zip(MEASURES, means.mean(0).tolist(), strict=True))
-    torch.save(curves, options.out / "correlations.pt")
+        table[activation] = dict(zip(MEASURES, means, strict=True))
+    record(curves, options.out / "utility_quality.csv")
     draw(curves, options.out / "utility_quality.png")
-    print(f"figure: {options.out / 'utility_quality.png'}")
+    print(f"table and figure: {options.out}")
     return table
 
 

@@ -20,7 +20,7 @@ from lightning_plasticity.callbacks import (
     UPGDPerturbation,
 )
 from lightning_plasticity.optim import UtilityGate
-from lightning_plasticity.replacement import Method, UnitReplacer
+from lightning_plasticity.replacement import Method, ReplacementEvent, UnitReplacer
 from lightning_plasticity.units import Slot, UnitGroup, UnitMap, discover_units, verify_units
 
 __version__ = "0.1.0"
@@ -39,6 +39,7 @@ __all__ = [
     "ReDo",
     "ReGraMa",
     "RegenerativeRegularization",
+    "ReplacementEvent",
     "ScheduleRestart",
     "SelfNormalizedResets",
     "ShrinkAndPerturb",

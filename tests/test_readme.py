@@ -10,6 +10,7 @@ README = (ROOT / "README.md").read_text()
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Lightning's advice on loggers and workers, as a reader would get
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # LightningCLI calls a newer jsonargparse in an older way
 def test_the_code_of_the_readme_runs_from_top_to_bottom(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "readme"}

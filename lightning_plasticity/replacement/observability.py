@@ -93,13 +93,15 @@ def plan(
 
     Returns:
         One line per group with its units, the replacements expected in 1000 optimizer steps once all of its units are
-        mature (``?`` if they depend on the scores) and the step of the first possible one; then one line per skipped
+        mature (``by score`` if they depend on the scores) and the age in steps from which a unit may be replaced; then one line per skipped
         layer.
     """
-    rows = [("group", "units", "per 1000 steps", "from step", "")]
+    rows = [("group", "units", "per 1000 steps", "from age", "")]
     for group, selection, period in zip(groups, selections, periods, strict=True):
         rate = (
-            f"{1000 / period * selection.replacement_rate * group.size:.4g}" if isinstance(selection, Steady) else "?"
+            f"{1000 / period * selection.replacement_rate * group.size:.4g}"
+            if isinstance(selection, Steady)
+            else "by score"
         )
         first = selection.maturity_threshold + 1 if isinstance(selection, Maturing) else 1
         first = -(-first // period) * period

@@ -431,7 +431,7 @@ def test_the_plan_lists_expected_replacements_and_what_is_left_alone():
     units = discover_units(model, torch.randn(2, 6)).select(exclude=["2"])
     replacer = UnitReplacer(continual_backprop(1e-3, 100), units, sgd(model))
     lines = replacer.plan(units.skipped).splitlines()
-    assert lines[:2] == ["group  units  per 1000 steps  from step", "0         16              16        101"]
+    assert lines[:2] == ["group  units  per 1000 steps  from age", "0         16              16       101"]
     assert "skipped 2: left out by include / exclude" in lines
 
 
