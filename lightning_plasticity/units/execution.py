@@ -79,6 +79,7 @@ class Execution:
         """Take what the model is run on for data, even if the example makes it from nothing."""
         if self.sources.find(tensor) is None and self.shadow.origin(tensor) is Origin.CONSTANT:
             self.shadow.mark(tensor, Origin.DATA)
+            self.shadow.put(tensor, foreign(tensor.ndim))
 
     # -- what a tensor is -------------------------------------------------------------------------------------------
 
