@@ -71,18 +71,35 @@ def activation_checkpointing():
     return Model(), torch.randn(16, 4)
 
 
-@specimen({"wide": "8: wide.* > head.weight"}, may=("narrow",))
+class Branching(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.wide, self.narrow = nn.Linear(4, 5), nn.Linear(5, 8), nn.Linear(5, 8)
+        self.inner, self.head = nn.Linear(8, 7), nn.Linear(7, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer = self.wide if x.mean() < 0 else self.narrow
+        return self.head(torch.relu(self.inner(torch.relu(layer(torch.relu(self.stem(x)))))))
+
+
+@specimen(
+    {"inner": "7: inner.* > head.weight"},
+    refused={"wide": "branches on its data, and narrow", "stem": "branches", "narrow": "met no activation"},
+)
 def branch_on_the_data():
-    class Model(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.wide, self.narrow, self.head = nn.Linear(4, 8), nn.Linear(4, 8), nn.Linear(8, 2)
+    return Branching(), torch.randn(16, 4) - 5
 
-        def forward(self, x: Tensor) -> Tensor:
-            layer = self.wide if x.square().mean() < 1e6 else self.narrow
-            return self.head(torch.relu(layer(x)))
 
-    return Model(), torch.randn(16, 4)
+@specimen(
+    {
+        "stem": "5: stem.* > wide.weight narrow.weight",
+        "wide": "8: wide.* narrow.* > inner.weight",
+        "inner": "7: inner.* > head.weight",
+    }
+)
+def branch_on_the_data_with_examples_of_both_kinds():
+    model, x = Branching(), torch.randn(16, 4)
+    return model, lambda: (model(x - 5), model(x + 5))
 
 
 @specimen({"0": "6: 0.* > 1.weight 2.weight"})
@@ -141,8 +158,8 @@ def gan_in_a_lightning_module():
             self.automatic_optimization = False
             self.generator, self.critic = layers(3, 8, 4), layers(4, 6, 1)
 
-    model, noise, real = GAN(), torch.randn(16, 3), torch.randn(16, 4)
-    return model, lambda: (model.critic(real), model.critic(model.generator(noise)))
+    model = GAN()
+    return model, lambda: (model.critic(torch.randn(16, 4)), model.critic(model.generator(torch.randn(16, 3))))
 
 
 @specimen({}, refused={"layer.0": "recurrent", "layer.1": "recurrent"})
@@ -163,7 +180,7 @@ def recurrent_cells():
     return Model(), torch.randn(4, 3, 4)
 
 
-@specimen({}, refused={"step": "recurrent", "read": "no unit", "write": "output"})
+@specimen({}, refused={"step": "recurrent", "read": "recurrent", "write": "output"})
 def recurrence_by_hand():
     class Model(nn.Module):
         def __init__(self) -> None:

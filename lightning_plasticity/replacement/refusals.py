@@ -12,6 +12,11 @@ from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.replacement.statistic import Statistic
 from lightning_plasticity.units import Skipped, UnitGroup, UnitMap
 
+_UNOBSERVED = (
+    "its activation is not an input or output of any module, so it is not observed",
+    "Choose a utility of weights such as WeightMagnitude(), or let a module (nn.Identity()) take the activation",
+)
+
 
 def owner_of(group: UnitGroup, optimizers: Sequence[Optimizer]) -> int | None:
     """Return the position of the optimizer that trains the first incoming weight of a group; None if there is none."""
@@ -48,14 +53,15 @@ def treatable(units: UnitMap, optimizers: Sequence[Optimizer], statistics: Seque
     Returns:
         The units that can be treated.
     """
-    reasons = {group.name: why_not(group, optimizers) for group in units}
+    whys = {group.name: why_not(group, optimizers) for group in units}
+    reasons = {name: None if why is None else (why, "") for name, why in whys.items()}
     if observed(statistics):
         for group in units:
             if group.tap is None and reasons[group.name] is None:
-                reasons[group.name] = "its activation is not an input or output of any module, so it is not observed"
+                reasons[group.name] = _UNOBSERVED
     if all(reasons.values()):
         return units
-    left_out = tuple(Skipped(name, reason) for name, reason in reasons.items() if reason is not None)
+    left_out = tuple(Skipped(name, *reason) for name, reason in reasons.items() if reason is not None)
     kept = tuple(group for group in units if reasons[group.name] is None)
     return replace(units, groups=kept, skipped=units.skipped + left_out)
 

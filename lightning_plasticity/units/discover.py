@@ -12,7 +12,7 @@ from lightning_plasticity.units.frames import Frames
 from lightning_plasticity.units.guards import untouched
 from lightning_plasticity.units.labels import Labels
 from lightning_plasticity.units.naming import module_names, with_unique_names
-from lightning_plasticity.units.reasons import left_out
+from lightning_plasticity.units.reasons import branching, left_out
 from lightning_plasticity.units.refusals import check_model, unwrapped
 from lightning_plasticity.units.sources import Sources
 from lightning_plasticity.units.trace import run_under_labels
@@ -33,6 +33,9 @@ def discover_units(
     through_norms: bool = True,
 ) -> UnitMap:
     """Return the hidden units of a model, found by running it on an example with a label beside every number.
+
+    What is found holds for the layers that the example runs through. If the model branches on its data (a router, an
+    early exit), units that a layer which did not run may use are skipped.
 
     The model runs twice per pass (in evaluation and in training mode, without gradients; batch norms stay in
     evaluation mode) and is left exactly as it was found: modes, buffers, attributes, hooks, random states.
@@ -68,10 +71,12 @@ def discover_units(
     forward = _forward(unwrapped(model), example_inputs)
     with untouched(model):
         verdict = _settled(model, forward, names, through_norms)
-    found = verdict.groups()
-    groups = [group for group in found if residual == "group" or not group.residual]
-    streams = [group for group in found if group not in groups]
-    return UnitMap(model, with_unique_names(groups), left_out(verdict, groups, streams))
+    found = with_unique_names(verdict.groups())
+    uncertain = branching(verdict, found)
+    certain = [group for group in found if group.name not in uncertain]
+    groups = [group for group in certain if residual == "group" or not group.residual]
+    streams = [group for group in certain if group not in groups]
+    return UnitMap(model, tuple(groups), (*left_out(verdict, groups, streams), *uncertain.values()))
 
 
 def _settled(model: nn.Module, forward: Callable[[], Any], names: dict[nn.Module, str], through_norms: bool) -> Verdict:

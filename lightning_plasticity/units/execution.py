@@ -57,6 +57,7 @@ class Execution:
         taps: Where units can be observed.
         clock: Counts the uses of weights.
         runs: Counts the runs of the model.
+        decides: Whether the model looked at values that depend on the example, and may take another branch on others.
     """
 
     labels: Labels
@@ -68,6 +69,7 @@ class Execution:
     taps: list[TapCandidate] = field(default_factory=list)
     clock: int = 0
     runs: int = 0
+    decides: bool = False
 
     def __post_init__(self) -> None:
         self.shadow = Shadow(lambda labels: self.labels.spoil(labels, "its memory is read as another type"))
@@ -77,6 +79,7 @@ class Execution:
         """Take what the model is run on for data, even if the example makes it from nothing."""
         if self.sources.find(tensor) is None and self.shadow.origin(tensor) is Origin.CONSTANT:
             self.shadow.mark(tensor, Origin.DATA)
+            self.shadow.put(tensor, foreign(tensor.ndim))
 
     # -- what a tensor is -------------------------------------------------------------------------------------------
 

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from lightning_plasticity.units.sandbox import tensors_in
-from lightning_plasticity.units.shadow import storage_key
+from lightning_plasticity.units.shadow import compact, storage_key
+
+_LARGEST_COMPARED = 2**22
 
 
 @dataclass(eq=False)
@@ -57,6 +60,7 @@ class Frames:
         self.executed: set[nn.Module] = set()
         self._stack: list[tuple[nn.Module, list[_Port]]] = []
         self._outputs: dict[int, _Port] = {}
+        self.unwound = ""  # the module in which an error has happened, if one has
         self.top_outputs: list[Any] = []
         self.on_entry: Callable[[Tensor], None] | None = None  # told what modules are given that no module calls
 
@@ -86,9 +90,12 @@ class Frames:
                 self.on_entry(tensor)
         ports = [_Port(module, "input", key, t, version_of(t)) for key, t in given if isinstance(t, Tensor)]
         self._stack.append((module, ports))
+        self.unwound = ""
         self.executed.add(module)
 
     def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if output is None:  # so it is after an error; the innermost module comes first
+            self.unwound = self.unwound or self.path
         self._stack.pop()
         if not self._stack:
             self.top_outputs.append(output)
@@ -109,13 +116,16 @@ class Frames:
             At most two candidates: an input and an output of a module.
         """
         key = storage_key(read)
-        inputs = [port for _, ports in reversed(self._stack) for port in ports if storage_key(port.tensor) == key]
+        given = [port for _, ports in reversed(self._stack) for port in ports]
+        inputs = [port for port in given if storage_key(port.tensor) == key]
+        inputs = inputs or [port for port in given if _is_reordered(port.tensor, read)]
         outputs = [self._outputs[key]] if key in self._outputs else []
         found = []
         for ports in (inputs, outputs):
             for port in ports:
                 t = port.tensor
                 seen = labels(t) if t.numel() == read.numel() and version_of(t) == port.version else None
+                seen = None if seen is None else compact(seen)
                 dim = None if seen is None else _feature_dim(seen, t)
                 if seen is not None and dim is not None:
                     features = seen.expand([n if d == dim else 1 for d, n in enumerate(t.shape)]).reshape(-1)
@@ -123,6 +133,13 @@ class Frames:
                     found.append(TapCandidate(port.module, path, port.where, port.key, dim - t.ndim, features, time))
                     break
         return found
+
+
+def _is_reordered(tensor: Tensor, read: Tensor) -> bool:
+    """Return whether ``read`` is a copy of ``tensor`` with its positions in another order, such as batch and time."""
+    if tensor.numel() != read.numel() or tensor.dtype != read.dtype or tensor.numel() > _LARGEST_COMPARED:
+        return False
+    return torch.equal(tensor.flatten().sort().values, read.flatten().sort().values)
 
 
 def version_of(tensor: Tensor) -> int:

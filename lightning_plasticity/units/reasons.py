@@ -54,6 +54,32 @@ def left_out(verdict: Verdict, groups: Sequence[UnitGroup], streams: Sequence[Un
     return tuple(dict.fromkeys(entry for entries in rows.values() for entry in entries))
 
 
+def branching(verdict: Verdict, groups: Sequence[UnitGroup]) -> dict[str, Skipped]:
+    """Return why groups are uncertain: a layer that did not run may read or write their units on other examples.
+
+    That may be so if the model looks at its data, and the layer is as wide as the place where the units are read.
+
+    Args:
+        verdict: What discovery has found.
+        groups: The groups.
+
+    Returns:
+        What to say, by name of the group.
+    """
+    used = verdict.run.sources.all if verdict.run.decides else []
+    idle = [s for s in used if s.is_parameter and s.tensor.ndim > 1 and not s.orientations and not s.elementwise]
+    found = {}
+    for group in groups:
+        widths = {slot.found_in[slot.dims[0]] for slot in group.outgoing}
+        rivals = [s.layer for s in idle if widths & set(s.tensor.shape[:2])]
+        if rivals:
+            why = (
+                f"the model branches on its data, and {rivals[0]}, which did not run on the example, may use its units"
+            )
+            found[group.name] = Skipped(group.name, why, "Pass a function that runs the model on examples of all kinds")
+    return found
+
+
 def _of_rows(verdict: Verdict, source: Source) -> list[tuple[str, str]]:
     """Return why rows of a weight belong to no good unit, each with its remedy; nothing if all do."""
     run = verdict.run

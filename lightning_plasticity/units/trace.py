@@ -41,10 +41,19 @@ class LabelMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         out = func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             observe(self._run, func, args, kwargs, out)
+        if _asks_for_values(func) and any(self._run.is_data(tensor) for tensor in tensors_in((args, kwargs))):
+            self._run.decides = True
         self._count += 1
         if self._count % _SWEEP_EVERY == 0:
             self._run.shadow.sweep()
         return out
+
+
+def _asks_for_values(func: Any) -> bool:
+    """Return whether an operation hands values to Python, or a shape that depends on them, so that it may branch."""
+    tags = func.tags
+    by_value = torch.Tag.data_dependent_output in tags or torch.Tag.dynamic_output_shape in tags
+    return by_value and func is not torch.ops.aten.index.Tensor  # its shape does so for masks only
 
 
 class LeaveMode(TorchFunctionMode):
@@ -88,7 +97,8 @@ def run_under_labels(run: Execution, model: nn.Module, forward: Callable[[], Any
             with LeaveMode(run), LabelMode(run):
                 output = forward()
         except Exception as error:
-            where = f"in layer {run.frames.path!r}" if run.frames.path else "outside of its layers"
+            layer = run.frames.path or run.frames.unwound
+            where = f"in layer {layer!r}" if layer else "outside of its layers"
             raise UnsupportedModelError(
                 f"the model failed on the example in {'training' if training else 'evaluation'} mode, {where}: "
                 f"{type(error).__name__}: {error}",

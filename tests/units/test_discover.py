@@ -1,0 +1,106 @@
+"""What is asked of discovery and what it answers; the models themselves are in the zoo."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_plasticity.errors import UnsupportedModelError
+from lightning_plasticity.units import discover_units
+
+
+class Residual(nn.Module):
+    """A stream of 6 units that one block adds to, with an inner layer of 5."""
+
+    def __init__(self, norm: nn.Module | None = None) -> None:
+        super().__init__()
+        self.embed, self.norm, self.inner = nn.Linear(4, 6), norm or nn.Identity(), nn.Linear(6, 5)
+        self.outer, self.head = nn.Linear(5, 6), nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.embed(x)
+        return self.head(x + self.outer(self.inner(self.norm(x)).relu()))
+
+
+def names(units):
+    return [group.name for group in units]
+
+
+@pytest.mark.parametrize("form", ["tensor", "tuple", "dict", "callable", "callable that makes its inputs"])
+def test_every_form_of_example_gives_the_same_groups(form):
+    model, x = Residual(), torch.randn(3, 4)
+    example = {
+        "tensor": x,
+        "tuple": (x,),
+        "dict": {"x": x},
+        "callable": lambda: {"loss": model(x).mean()},
+        "callable that makes its inputs": lambda: model(torch.randn(3, 4)),
+    }[form]
+    assert names(discover_units(model, example)) == ["inner"]
+
+
+def test_residual_streams_are_groups_on_request_under_their_own_names():
+    model, x = Residual(), torch.randn(3, 4)
+    units = discover_units(model, x, residual="group")
+    assert names(units) == ["embed", "inner"]
+    assert units["embed"].residual
+    assert not units["inner"].residual
+    (stream,) = (skip for skip in discover_units(model, x).skipped if skip.layer == "embed")
+    assert "residual stream" in stream.reason
+    assert "residual='group'" in stream.remedy
+
+
+def test_units_behind_a_norm_are_coupled_or_refused():
+    model, x = nn.Sequential(nn.Linear(4, 6), nn.LayerNorm(6), nn.Linear(6, 2)), torch.randn(3, 4)
+    assert discover_units(model, x)["0"].coupled
+    strict = discover_units(model, x, through_norms=False)
+    assert len(strict) == 0
+    (skip,) = (skip for skip in strict.skipped if skip.layer == "0")
+    assert "normalisation layer" in skip.reason
+    assert skip.remedy == "Pass through_norms=True"
+
+
+def test_one_example_is_enough_and_values_do_not_matter():
+    model = Residual(nn.BatchNorm1d(6))
+    for example in (torch.randn(1, 4), torch.zeros(3, 4), torch.full((3, 4), float("nan"))):
+        assert names(discover_units(model, example)) == ["inner"]
+
+
+def test_names_and_order_are_the_same_in_every_run_and_copy():
+    model, x = Residual(), torch.randn(3, 4)
+    first, again = (discover_units(m, x, residual="group") for m in (model, copy.deepcopy(model)))
+    assert first.summary() == again.summary()
+    for group, other in zip(first, again, strict=True):
+        assert [slot.path for slot in group.slots] == [slot.path for slot in other.slots]
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_every_precision_gives_the_same_groups(dtype):
+    assert names(discover_units(Residual().to(dtype), torch.randn(3, 4, dtype=dtype))) == ["inner"]
+
+
+def test_a_model_without_hidden_units_gives_an_empty_map_with_reasons():
+    units = discover_units(nn.Linear(4, 2), torch.randn(3, 4))
+    assert len(units) == 0
+    assert [skip.reason for skip in units.skipped] == ["it reaches the output of the model"]
+
+
+def test_a_model_that_fails_on_the_example_is_refused_with_its_own_error_as_the_cause():
+    message = (
+        r"failed on the example in evaluation mode, in layer 'embed': RuntimeError: .*shapes.*"
+        r"Expected: an example that the model can be run on.*Remedy: Pass other `example_inputs`"
+    )
+    with pytest.raises(UnsupportedModelError, match=message) as caught:
+        discover_units(Residual(), torch.randn(3, 5))
+    assert isinstance(caught.value.__cause__, RuntimeError)
+
+
+def test_an_error_outside_of_all_layers_says_so():
+    def fail():
+        raise KeyError("x")
+
+    with pytest.raises(UnsupportedModelError, match=r"in evaluation mode, outside of its layers: KeyError: 'x'"):
+        discover_units(Residual(), fail)
