@@ -28,6 +28,9 @@ def weight_magnitude(weights: Weights) -> Tensor:
     Returns:
         The mean of ``|w|``.
 
+    References:
+        Dohare et al., "Loss of plasticity in deep continual learning", Nature 632, 2024 (average weight magnitude).
+
     Example:
         >>> weight_magnitude([torch.tensor([-1.0, 3.0]), torch.tensor([[2.0]])])
         tensor(2., dtype=torch.float64)
@@ -102,6 +105,10 @@ def distance_from_initialization(weights: Weights, initial: Weights) -> Tensor:
     Raises:
         InvalidArgumentError: If the shapes differ.
 
+    References:
+        Kumar et al., "Maintaining plasticity in continual learning via regenerative regularization", CoLLAs 2024, which
+        penalises its square.
+
     Example:
         >>> distance_from_initialization(torch.tensor([3.0, 4.0]), torch.zeros(2))
         tensor(5., dtype=torch.float64)
@@ -121,6 +128,10 @@ def update_ratio(weights: Weights, previous: Weights) -> Tensor:
 
     Raises:
         InvalidArgumentError: If the shapes differ.
+
+    References:
+        Lyle et al., "Disentangling the causes of plasticity loss in neural networks", CoLLAs 2024 (effective learning
+        rate).
 
     Example:
         >>> update_ratio(torch.tensor([1.1, 0.0]), torch.tensor([1.0, 0.0]))

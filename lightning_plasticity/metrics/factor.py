@@ -32,7 +32,8 @@ class FactorMetric(PlasticityMetric):
 
     Beyond ``max_features`` it is a Frequent Directions sketch of ``max_features`` rows, exact until there are twice as
     many samples. What the sketch has dropped is spread evenly over all directions, which keeps ``‖X‖_F`` exact; every
-    squared singular value is then within :meth:`error_bound` of the truth.
+    squared singular value is then within :meth:`error_bound` of the truth. Ranks that weigh small singular values come
+    out too large: the effective rank 1.7 times, for 1024 features of ``σ_k ∝ 1/k`` with ``max_features=128``.
 
     Args:
         positions: Whether the positions of a map ``[N, D, *positions]`` are ``"samples"`` or are replaced by their

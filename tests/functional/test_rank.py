@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 from torch import linalg
+from torchmetrics import MetricCollection
 
-from lightning_plasticity import functional
+from lightning_plasticity import functional, metrics
 from lightning_plasticity.errors import InvalidArgumentError
 
 
@@ -52,6 +53,24 @@ def test_ranks_agree_with_a_decomposition_to_nine_digits(samples, size, decay):
     x = spectrum_of(samples, size, decay)
     for measure, expected in truth(x).items():
         assert float(measure(x)) == pytest.approx(expected, rel=1e-9), measure.__name__
+
+
+# the class of every function
+CLASSES = {f: "".join(part.capitalize() for part in f.__name__.split("_")) for f in truth(torch.eye(2))}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decay", [1.0, 1e-4, 1e-8])
+@pytest.mark.parametrize(("samples", "size"), [(1, 2048), (500, 2048), (2048, 2048), (20_000, 2048)])
+def test_ranks_of_large_streams_agree_with_a_decomposition_to_nine_digits(samples, size, decay):
+    x = spectrum_of(samples, size, decay)
+    collection = MetricCollection([vars(metrics)[name]() for name in CLASSES.values()])
+    for batch in x.split(1000):
+        collection.update(batch)
+    found, right = collection.compute(), truth(x)
+    assert float(functional.effective_rank(x)) == pytest.approx(right[functional.effective_rank], rel=1e-9)
+    for measure, expected in right.items():
+        assert float(found[CLASSES[measure]]) == pytest.approx(expected, rel=1e-9), measure.__name__
 
 
 def test_approximate_rank_with_power_one_is_the_rank_of_the_nature_paper():
