@@ -93,7 +93,7 @@ def draw(curves: dict[str, torch.Tensor], path: Path) -> None:
             axis.plot(steps, mean, label=measure)
             axis.fill_between(steps, mean - error, mean + error, alpha=0.2)
         axis.set(title=activation, xlabel="step", ylim=(-0.1, 1.03))
-    axes[0, 0].set_ylabel("Spearman correlation with the truth")
+    axes[0, 0].set_ylabel("Spearman correlation")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=len(MEASURES), frameon=False)
     figure.tight_layout(rect=(0, 0.07, 1, 1))
     figure.savefig(path, dpi=150)
