@@ -4,7 +4,7 @@
 
 Every model has random weights and runs in a process of its own, which is how its memory is measured. Images have the
 smallest size that the model takes, three of them in a batch. *ratio* is the time of discovery over that of one forward
-pass (median of five, evaluation mode, without gradients, one thread). Models of more than ``--double`` parameters are
+pass (median of five, evaluation mode, without gradients), both in processor time of one thread. Models of more than ``--double`` parameters are
 proven in single precision, since double precision would not fit 8 GB.
 """
 
@@ -86,9 +86,9 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     row: dict[str, Any] = {"model": name, "parameters": sum(p.numel() for p in model.parameters())}
     row["input"] = "x".join(map(str, inputs.shape)) if isinstance(inputs, torch.Tensor) else type(inputs).__name__
     forward = forward_time(model.eval(), inputs)
-    start = time.perf_counter()
+    start = time.process_time()
     unit_map = discover_units(model, inputs, residual="group")
-    seconds = time.perf_counter() - start
+    seconds = time.process_time() - start
     row |= {
         "groups": len(unit_map),
         "coupled": sum(group.coupled for group in unit_map),
@@ -110,9 +110,9 @@ def forward_time(model: nn.Module, inputs: Any) -> float:
     times = []
     with torch.no_grad():
         for _ in range(6):
-            start = time.perf_counter()
+            start = time.process_time()
             zoo.run(model, inputs)
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
     return statistics.median(times[1:])
 
 
@@ -178,8 +178,11 @@ def known_rows(folder: Path) -> list[dict[str, Any]]:
 def write(rows: Iterable[dict[str, Any]], folder: Path, command: str) -> None:
     """Write the rows, merged with those already there, as a CSV and as a table."""
     merged = {row["model"]: row for row in known_rows(folder)}
-    merged |= {row["model"]: {column: row.get(column, "") for column in COLUMNS} for row in rows}
+    for row in rows:  # without a proof, what was proven before stays
+        known = merged.get(row["model"], {})
+        merged[row["model"]] = {column: row.get(column, known.get(column, "")) for column in COLUMNS}
     table = [merged[name] for name in models() if name in merged]
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "unit_discovery.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()

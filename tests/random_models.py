@@ -263,6 +263,16 @@ IMAGE = (conv, conv, conv, conv, conv, conv, transposed_conv, shuffle, pool, fla
 INPUTS = ((BATCH, 5), (BATCH, 3, 4, 4), (BATCH, 4, 6))
 
 
+def output_layer(grower: Grower) -> tuple[int, int]:
+    """Add an output layer to the last node on which one can stand; return both."""
+    for last in reversed(range(len(grower.nodes))):
+        width = channels(grower, last)
+        with suppress(_UnfitError):
+            layer = nn.Conv2d(width, 3, 1) if grower.values[last].ndim == 4 else nn.Linear(width, 3)
+            return last, grower.add(layer, last)
+    raise AssertionError
+
+
 def random_model(numbers: Sequence[int]) -> tuple[nn.Module, tuple[Tensor, ...]]:
     """Return the model that ``numbers`` describe, and inputs for it.
 
@@ -282,9 +292,8 @@ def random_model(numbers: Sequence[int]) -> tuple[nn.Module, tuple[Tensor, ...]]
     first(grower, len(inputs) - 1)
     while grower.numbers:
         grower.grow()
-    last = len(grower.nodes) - 1
-    width = channels(grower, last)
-    outputs = [grower.add(nn.Conv2d(width, 3, 1) if grower.values[last].ndim == 4 else nn.Linear(width, 3), last)]
+    last, output = output_layer(grower)
+    outputs = [output]
     if extra:  # a hidden node is an output as well
         outputs.append(max(last - extra, 0))
     return RandomModel(grower.nodes, outputs, len(inputs)), inputs
