@@ -5,6 +5,7 @@ One :class:`Execution` serves a whole pass (the model in evaluation mode, then i
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -15,7 +16,8 @@ from lightning_plasticity.units.columns import agree, mix
 from lightning_plasticity.units.frames import Frames, TapCandidate
 from lightning_plasticity.units.labels import FOREIGN, NOBODY, Labels, foreign
 from lightning_plasticity.units.meeting import PRODUCT, Manner, meet
-from lightning_plasticity.units.shadow import Origin, Shadow, compact
+from lightning_plasticity.units.memory import Memory
+from lightning_plasticity.units.shadow import Origin, Shadow, compact, geometry
 from lightning_plasticity.units.slot import SlotKind
 from lightning_plasticity.units.sources import Orientation, Source, Sources, orientation
 from lightning_plasticity.units.tape import DerivedUse, Tape
@@ -52,6 +54,7 @@ class Execution:
         sources: The tensors of the model.
         frames: Which module is being executed.
         tape: What was computed from parameters only.
+        memory: What earlier runs of the model concluded.
         uses: How weights were used.
         derived: How computed weights were used.
         taps: Where units can be observed.
@@ -64,6 +67,7 @@ class Execution:
     sources: Sources
     frames: Frames
     tape: Tape = field(default_factory=Tape)
+    memory: Memory = field(default_factory=Memory)
     uses: dict[tuple[Source, Role, Orientation], Use] = field(default_factory=dict)
     derived: list[DerivedUse] = field(default_factory=list)
     taps: list[TapCandidate] = field(default_factory=list)
@@ -96,6 +100,14 @@ class Execution:
         if source is not None:
             return not source.is_parameter and self.shadow.labels(tensor) is not None
         return self.shadow.origin(tensor) is Origin.DATA
+
+    def identity(self, tensor: Tensor) -> Hashable | None:
+        """Return all that rules may learn about ``tensor``; None if they may look at its values or at its history."""
+        source = self.sources.find(tensor)
+        if source is None and (not tensor.is_floating_point() or self.shadow.origin(tensor) is Origin.DERIVED):
+            return None
+        labels = self.shadow.labels(tensor)
+        return (id(source), geometry(tensor) if source else tuple(tensor.shape), id(labels), self.is_data(tensor))
 
     # -- labels of tensors ------------------------------------------------------------------------------------------
 

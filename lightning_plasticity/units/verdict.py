@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from lightning_plasticity.units.execution import Execution, Role
+from lightning_plasticity.units.frames import TapCandidate
 from lightning_plasticity.units.group import Tap, UnitGroup
 from lightning_plasticity.units.labels import FOREIGN, NOBODY
 from lightning_plasticity.units.shadow import compact
@@ -171,13 +173,12 @@ class Verdict:
             return []
         owned = [torch.where(e.owners > 0, number[e.owners.clamp(min=0)], -1) for e in self.entries]
         counts = torch.stack([torch.bincount(o[o >= 0].reshape(-1), minlength=total) for o in owned])
-        _, which = torch.unique(counts, dim=1, return_inverse=True)
-        found = [self._group((which == w).nonzero()[:, 0], owned, counts) for w in which.unique().tolist()]
+        found = [self._group(units, owned, counts) for units in _alike(counts)]
         return [group for _, group in sorted(found, key=lambda pair: pair[0])]
 
     def _group(self, units: Tensor, owned: list[Tensor], counts: Tensor) -> tuple[tuple[int, int], UnitGroup]:
         """Return one group and its place in the order of computation; ``units`` are numbers of good units."""
-        inside = [i for i in range(len(owned)) if counts[i, units[0]] > 0]
+        inside = counts[:, units[0]].nonzero()[:, 0].tolist()
         first = min((i for i in inside if self.entries[i].role == "in"), key=lambda i: self.entries[i].time)
         present = owned[first].reshape(-1)
         present = present[torch.isin(present, units)]
@@ -206,19 +207,42 @@ class Verdict:
         )
         return (ins[0][0], int((owned[first].reshape(-1) == order[0]).nonzero()[0])), group
 
-    def _tap(self, position: Tensor, size: int) -> tuple[Tap | None, object]:
+    @cached_property
+    def _candidates(self) -> list[tuple[TapCandidate, Tensor]]:
+        """The places where units can be observed, inputs first, with the number of the good unit at every feature."""
         number = torch.full_like(self.root, -1)
         number[self.good] = torch.arange(int(self.good.sum()))
-        for where in ("input", "output"):
-            for c in self.run.taps:
-                if c.where != where:
-                    continue
-                units = number[self.root[c.labels]]
-                units = torch.where(units >= 0, position[units.clamp(min=0)], -1)
-                table = _table(units, size)
+        ordered = sorted(self.run.taps, key=lambda c: c.where)
+        return [(c, number[self.root[c.labels]]) for c in ordered]
+
+    def _tap(self, position: Tensor, size: int) -> tuple[Tap | None, object]:
+        first = int((position == 0).nonzero()[0])
+        for c, numbers in self._candidates:
+            if (numbers == first).any():
+                table = _table(torch.where(numbers >= 0, position[numbers.clamp(min=0)], -1), size)
                 if table is not None:
                     return Tap(c.module, c.path, c.where, c.key, c.dim, table), c.module
         return None, None
+
+
+def _alike(counts: Tensor) -> list[Tensor]:
+    """Return the units that own equally many entries of every tensor, one list per group.
+
+    Args:
+        counts: How many entries of each tensor each unit owns, ``[T, U]``.
+
+    Returns:
+        The groups, each ``[G]``.
+    """
+    generator = torch.Generator().manual_seed(0)
+    keys = torch.randint(-(2**62), 2**62, (len(counts), 1), generator=generator)
+    sums = (counts * keys).sum(0)  # equal for equal columns, and hardly ever for others
+    _, which = sums.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+    groups = [(which == w).nonzero()[:, 0] for w in range(int(which.max()) + 1)]
+    if all(bool((counts[:, g] == counts[:, g[:1]]).all()) for g in groups):
+        return groups
+    _, which = torch.unique(counts, dim=1, return_inverse=True)
+    return [(which == w).nonzero()[:, 0] for w in which.unique().tolist()]
 
 
 def _table(units: Tensor, size: int) -> Tensor | None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
 
 from lightning_plasticity.units.rules import (
     attention,
@@ -113,11 +116,35 @@ def _label(run: Execution, call: Call) -> None:
     touched = any(run.shadow.labels(t) is not None or run.is_weight(t) for t in call.inputs)
     if not touched:
         return  # without labels, data is foreign
+    key = _key(run, call)
+    results = run.memory.recall(key, run.runs)
+    if results is None:
+        read = [run.shadow.labels(t) for t in call.inputs]
+        results = _conclude(run, call)
+        run.memory.keep(key, run.runs, results, read)
+    put = run.shadow.remember_view if call.signature.is_view else run.put
+    for t, found in zip(call.outs, results, strict=False):
+        put(t, found)
+
+
+def _conclude(run: Execution, call: Call) -> list[Tensor | None]:
     if call.signature.is_view:
-        views.follow(run, call)
-        return
+        return views.follow(run, call)
     rule: Rule = rule_of(call) or unknown
     labels = rule(run, call)
-    results = labels if isinstance(labels, list) else [labels]
-    for t, found in zip(call.outs, results, strict=True):
-        run.put(t, found)
+    return labels if isinstance(labels, list) else [labels]
+
+
+def _key(run: Execution, call: Call) -> Hashable | None:
+    """Return what the conclusion depends on; None if it is not known."""
+    if run.tape.is_labelling:
+        return None
+    parts: list[Hashable] = [call.func, tuple(tuple(t.shape) for t in call.outs)]
+    for value in (*call.args, *call.kwargs.items()):
+        for item in value if isinstance(value, (list, tuple)) else (value,):
+            part = run.identity(item) if isinstance(item, Tensor) else item
+            if (part is None and item is not None) or isinstance(part, list):
+                return None
+            parts.append(part)
+        parts.append(None)
+    return tuple(parts)

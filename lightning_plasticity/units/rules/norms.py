@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor
 
 from lightning_plasticity.units.labels import foreign
@@ -27,14 +28,18 @@ def _affine(
     run: Execution, labels: Tensor | None, tensors: dict[SlotKind, Tensor | None], dim: int | None, ndim: int
 ) -> Tensor | None:
     """Let per-feature parameters join; they lie along ``dim``, or along the last dimensions."""
+    found = []
     for kind, t in tensors.items():
         own = run.soft(t, kind)
         if own is not None:
             shape = [1] * (ndim - own.ndim) + list(own.shape)
             if dim is not None:
                 shape = [own.shape[0] if d == dim else 1 for d in range(ndim)]
-            labels = run.meet(labels, own.reshape(shape), SUM if kind in {"shift", "mean"} else PRODUCT)
-    return labels
+            found.append(own.reshape(shape))
+    if labels is None or not found:
+        return labels
+    met = run.meet(labels[..., None], torch.stack(found, -1), SUM if len(found) > 1 else PRODUCT)
+    return None if met is None else met[..., 0]
 
 
 @rule(
