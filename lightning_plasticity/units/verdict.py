@@ -137,14 +137,24 @@ class Verdict:
             self.decline(self._mask(written) & ~foreign, f"{source.path} reads what it writes and nothing else")
 
     def _check_ends(self) -> None:
-        written, read = torch.zeros_like(self.coupled), torch.zeros_like(self.coupled)
-        for entry in self.entries:
-            if entry.role == "in":
-                written |= self._mask(entry.owners)
-            elif entry.role == "out":
-                read |= self._mask(entry.owners)
+        """Decline units that nobody reads; a weight whose own units nobody reads does not count as a reader."""
+        written = self._all_owners("in")
+        while True:
+            read = self._all_owners("out")
+            unread = written & ~read & (self.reason == 0)
+            idle = {s for s, roles in self._both_roles() if unread[roles["in"].owners.clamp(min=0)].all()}
+            if not idle:
+                break
+            self.entries = [e for e in self.entries if e.role != "out" or e.source not in idle]
         self.decline(written & ~read, "no layer reads it")
         self.good = written & read & (self.reason == 0)
+
+    def _all_owners(self, role: Role) -> Tensor:
+        mask = torch.zeros_like(self.coupled)
+        for entry in self.entries:
+            if entry.role == role:
+                mask |= self._mask(entry.owners)
+        return mask
 
     def guilty(self) -> Tensor:
         """Return which labels to switch off, so that those that suffer from them get another run; none if none does."""
