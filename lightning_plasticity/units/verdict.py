@@ -182,18 +182,30 @@ class Verdict:
         if not total:
             return []
         owned = [torch.where(e.owners > 0, number[e.owners.clamp(min=0)], -1) for e in self.entries]
-        counts = torch.stack([torch.bincount(o[o >= 0].reshape(-1), minlength=total) for o in owned])
-        found = [self._group(units, owned, counts) for units in _alike(counts)]
+        which = _alike(owned, total)
+        inside: dict[int, list[int]] = {}
+        for i, o in enumerate(owned):
+            for w in which[o[o >= 0]].unique().tolist():  # type: ignore[no-untyped-call]
+                inside.setdefault(w, []).append(i)
+        found = [self._group((which == w).nonzero()[:, 0], owned, inside[w]) for w in sorted(inside)]
         return [group for _, group in sorted(found, key=lambda pair: pair[0])]
 
-    def _group(self, units: Tensor, owned: list[Tensor], counts: Tensor) -> tuple[tuple[int, int], UnitGroup]:
-        """Return one group and its place in the order of computation; ``units`` are numbers of good units."""
-        inside = counts[:, units[0]].nonzero()[:, 0].tolist()
+    def _group(self, units: Tensor, owned: list[Tensor], inside: list[int]) -> tuple[tuple[int, int], UnitGroup]:
+        """Return one group and its place in the order of computation.
+
+        Args:
+            units: Numbers of good units.
+            owned: The unit of every entry of each tensor.
+            inside: The tensors of which they own entries.
+
+        Returns:
+            The place (time and row), and the group.
+        """
         first = min((i for i in inside if self.entries[i].role == "in"), key=lambda i: self.entries[i].time)
         present = owned[first].reshape(-1)
         present = present[torch.isin(present, units)]
         order = list(dict.fromkeys(present.tolist()))
-        position = torch.full((counts.shape[1],), -1)
+        position = torch.full((int(self.good.sum()),), -1)
         position[torch.tensor(order)] = torch.arange(len(order))
         slots: dict[str, list[tuple[int, Slot]]] = {"in": [], "bias": [], "norm": [], "out": []}
         for i in inside:
@@ -235,24 +247,24 @@ class Verdict:
         return None, None
 
 
-def _alike(counts: Tensor) -> list[Tensor]:
-    """Return the units that own equally many entries of every tensor, one list per group.
+def _alike(owned: list[Tensor], total: int) -> Tensor:
+    """Return which units own equally many entries of every tensor.
 
     Args:
-        counts: How many entries of each tensor each unit owns, ``[T, U]``.
+        owned: The unit of every entry of each tensor, -1 for none.
+        total: The number of units.
 
     Returns:
-        The groups, each ``[G]``.
+        The number of each unit's group, ``[total]``.
     """
     generator = torch.Generator().manual_seed(0)
-    keys = torch.randint(-(2**62), 2**62, (len(counts), 1), generator=generator)
-    sums = (counts * keys).sum(0)  # equal for equal columns, and hardly ever for others
-    _, which = sums.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-    groups = [(which == w).nonzero()[:, 0] for w in range(int(which.max()) + 1)]
-    if all(bool((counts[:, g] == counts[:, g[:1]]).all()) for g in groups):
-        return groups
-    _, which = torch.unique(counts, dim=1, return_inverse=True)
-    return [(which == w).nonzero()[:, 0] for w in which.unique().tolist()]
+    sums = torch.zeros(total, dtype=torch.long)
+    for o in owned:  # sums of random keys, one per tensor: equal for units that own the same, and for no others
+        units = o[o >= 0]
+        key = torch.randint(-(2**62), 2**62, (1,), generator=generator)
+        sums.index_add_(0, units, key.expand(len(units)))
+    which: Tensor = sums.unique(return_inverse=True)[1]  # type: ignore[no-untyped-call]
+    return which
 
 
 def _table(units: Tensor, size: int) -> Tensor | None:
@@ -278,5 +290,5 @@ def _slot(entry: Entry, units: Tensor, size: int) -> Slot:
     table = _table(flat, size)
     assert table is not None  # noqa: S101 - units of a group own equally many entries
     shape = [units.shape[d] for d in dims]
-    index = torch.unravel_index(table, shape)
+    index = (table,) if len(shape) == 1 else torch.unravel_index(table, shape)
     return Slot(source.module, source.name, source.path, tuple(dims), tuple(index), kind=entry.kind)

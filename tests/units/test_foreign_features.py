@@ -1,0 +1,114 @@
+"""A weight column that reads a unit and anything else, or that leads nowhere, makes no unit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lightning_plasticity.units import discover_units, verify_units
+
+L = nn.Linear
+
+
+class Net(nn.Module):
+    """Layers ``a``, ``b``, ... and a forward pass given as a function of the network and its input."""
+
+    def __init__(self, forward, *layers: nn.Module) -> None:
+        super().__init__()
+        self.function = forward
+        torch.manual_seed(0)
+        for name, layer in zip("abcdefgh", layers, strict=False):
+            layer.reset_parameters()
+            self.add_module(name, layer)
+
+    def forward(self, x: Tensor):
+        return self.function(self, x)
+
+
+def attend(net: Net, x: Tensor) -> Tensor:
+    weights = (net.a(x) @ net.b(x).transpose(1, 2)).softmax(-1)
+    return net.d(weights + weights @ net.c(x))
+
+
+def squeezed(net: Net, x: Tensor) -> Tensor:
+    channels = net.a(x[:, None, :, None]).flatten(1)
+    return net.d(channels + net.c(net.b(channels).relu()))
+
+
+def normed_input(net: Net, x: Tensor) -> Tensor:
+    y = net.a(x)
+    return net.d(y + net.c(net.b(y).relu()))
+
+
+def attention(net: Net, h: Tensor) -> Tensor:
+    return (net.b(h) @ net.c(h).transpose(1, 2)).softmax(-1) @ net.d(h)
+
+
+def half(x: Tensor) -> Tensor:
+    return x.chunk(2, -1)[0]
+
+
+X, SEQUENCE = (6, 5), (6, 4, 6)
+
+WRONG = {
+    "attention_weights_added_to_values": (attend, (L(6, 4), L(6, 4), L(6, 4), L(4, 3)), SEQUENCE, {"c"}),
+    "flattened_channels_in_a_sum": (squeezed, (nn.Conv2d(1, 3, 1), L(15, 5), L(5, 15), L(15, 3)), X, {"a", "c"}),
+    "scaled_input_in_a_sum": (normed_input, (nn.LayerNorm(5), L(5, 5), L(5, 5), L(5, 3)), X, {"c"}),
+    "input_in_a_sum": (lambda n, x: n.c(x + n.b(n.a(x).relu())), (L(5, 5), L(5, 5), L(5, 3)), X, {"b"}),
+    "input_in_a_maximum": (lambda n, x: n.b(torch.maximum(n.a(x), x)), (L(5, 5), L(5, 3)), X, {"a"}),
+    "input_in_a_choice": (lambda n, x: n.b(torch.where(x > 0, n.a(x), x)), (L(5, 5), L(5, 3)), X, {"a"}),
+    "input_in_a_product_and_sum": (lambda n, x: n.b(torch.addcmul(x, n.a(x), x)), (L(5, 5), L(5, 3)), X, {"a"}),
+    "mean_with_the_input": (
+        lambda n, x: n.b(torch.cat([x, n.a(x)], -1).mean(-1, keepdim=True)), (L(5, 4), L(1, 3)), X, {"a"},
+    ),
+    "input_behind_an_open_gate": (
+        lambda n, x: n.b(x * torch.sigmoid(n.a(x))), (L(5, 5, bias=False), L(5, 3)), X, {"a"},
+    ),
+    "input_modulated_around_one": (lambda n, x: n.b(x * (1 + n.a(x))), (L(5, 5), L(5, 3)), X, {"a"}),
+    "one_unit_added_to_many": (
+        lambda n, x: n.c(n.a(x).relu() + n.b(x).tanh()), (L(5, 6), L(5, 1), L(6, 3)), X, {"a", "b"},
+    ),
+    "a_reader_whose_own_units_nobody_reads": (
+        lambda n, x: n.c(torch.cat([x, n.b(n.a(x).relu())], -1)[:, :5]), (L(5, 7), L(7, 3), L(5, 3)), X, {"a", "b"},
+    ),
+    "a_weight_that_reads_what_it_writes_alone": (
+        lambda n, x: n.c((h := half(n.a(x))) + n.b(h)), (L(5, 2), L(1, 1), L(1, 3)), X, {"a", "b"},
+    ),
+}  # fmt: skip
+
+RIGHT = {
+    "a_mask": (lambda n, x: n.b(n.a(x).relu() * (x.sum(-1, keepdim=True) > 0)), (L(5, 4), L(4, 3)), X, {"a"}),
+    "a_foreign_factor": (lambda n, x: n.b(n.a(x).relu() * x[:, :4]), (L(5, 4), L(4, 3)), X, {"a"}),
+    "a_constant_added": (lambda n, x: n.b(n.a(x).relu() + 1), (L(5, 4), L(4, 3)), X, {"a"}),
+    "a_gate_between_units": (
+        lambda n, x: n.c(n.a(x) * torch.sigmoid(n.b(x))), (L(5, 4), L(5, 4), L(4, 3)), X, {"a"},
+    ),
+    "a_query_with_its_key": (
+        lambda n, x: n.e(attention(n, n.a(x).tanh())),
+        (L(6, 1), L(1, 4), L(1, 4), L(1, 4), L(4, 3)), SEQUENCE, {"a", "d"},
+    ),
+    "a_stream_of_one_unit": (
+        lambda n, x: n.d((h := n.a(x)) + n.c(n.b(h).relu())), (L(5, 1), L(1, 7), L(7, 1), L(1, 3)), X, {"a", "b"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_no_unit_shares_its_column(name) -> None:
+    forward, layers, shape, declined = WRONG[name]
+    model, x = Net(forward, *layers), torch.randn(shape)
+    unit_map = discover_units(model, x, residual="group")
+    assert not {group.name for group in unit_map} & declined
+    assert {skip.layer for skip in unit_map.skipped} >= declined
+    assert not verify_units(model, x, unit_map, samples=2).failed
+
+
+@pytest.mark.parametrize("name", RIGHT)
+def test_what_vanishes_with_the_unit_or_is_constant_does_no_harm(name) -> None:
+    forward, layers, shape, found = RIGHT[name]
+    model, x = Net(forward, *layers), torch.randn(shape)
+    unit_map = discover_units(model, x, residual="group")
+    assert {group.name for group in unit_map} == found
+    proofs = verify_units(model, x, unit_map, samples=2)
+    assert not proofs.failed, proofs.summary()
