@@ -93,8 +93,8 @@ def plan(
 
     Returns:
         One line per group with its units, the replacements expected in 1000 optimizer steps once all of its units are
-        mature (``by score`` if they depend on the scores) and the age in steps from which a unit may be replaced; then one line per skipped
-        layer.
+        mature (``by score`` if they depend on the scores) and the age in steps from which a unit may be replaced; then
+        one line per skipped layer.
     """
     rows = [("group", "units", "per 1000 steps", "from age", "")]
     for group, selection, period in zip(groups, selections, periods, strict=True):
