@@ -9,10 +9,10 @@ the network learns later tasks worse. Any image set of 32x32 colour images with 
 one per task; a run that was killed goes on where it was.
 
 The full protocol (2000 tasks, 250 epochs of 1200 images, 32 to 128 channels) takes half a day on a large GPU.
-``--fast`` has a quarter of the channels and 30 tasks of 15 epochs, 20 images per step: about half a minute of processor
-time per run. Its step size is that one of 0.01, 0.03 and 0.1 with which backprop learns the first tasks best, on a seed
-that is not shown. Pairs of classes do not come again before every pair has come; ``--as-published`` repeats one order
-of the classes.
+``--fast`` has a quarter of the channels and 30 tasks of 15 epochs, 20 images per step: about a minute of processor time
+per run. Its step size is that one of 0.01, 0.03 and 0.1 with which backprop learns the first tasks best, on a seed that
+is not shown. Pairs of classes do not come again before every pair has come; ``--as-published`` repeats one order of the
+classes.
 """
 
 from __future__ import annotations

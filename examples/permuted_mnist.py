@@ -9,9 +9,9 @@ scikit-learn's digits stand in. Rows go to ``OUT/permuted_mnist.csv``, one per t
 where it was.
 
 The full protocol (800 tasks of 60 000 images, one image per step, width 2000) takes days. ``--fast`` has 100 units per
-layer, 16 images per step and 100 tasks of 6000 images: about a minute of processor time per run. Its step size is that
-one of 0.03, 0.05, 0.1 and 0.2 with which backprop learns the first ten tasks best, on a seed that is not shown; its
-replacement rate replaces the share of units per task that the paper's does, 6 %.
+layer, 16 images per step and 100 tasks of 6000 images: one to two minutes of processor time per run. Its step size is
+that one of 0.03, 0.05, 0.1 and 0.2 with which backprop learns the first ten tasks best, on a seed that is not shown;
+its replacement rate replaces the share of units per task that the paper's does, 6 %.
 
 For the sensitivity curves of the paper vary ``--width``, ``--step-size`` (of SGD; Adam takes a thirtieth of it) and
 ``--samples-per-task``. ``--as-published`` divides the sum of the weights by the count for width 2000, as the published

@@ -1,10 +1,8 @@
 """Torchmetrics' own metric tester, which is not in its wheel, on our metrics.
 
-Point ``TORCHMETRICS_SOURCE`` to a checkout of torchmetrics and install ``cachier`` to run these. Upstream's conftest
-as a plugin starts the two processes among which every metric is tested once more::
+Point ``TORCHMETRICS_SOURCE`` to a checkout of torchmetrics and install ``cachier`` to run these::
 
-    export TORCHMETRICS_SOURCE=~/torchmetrics USE_PYTEST_POOL=1 PYTHONPATH=.:tests:$HOME/torchmetrics/tests
-    pytest -n 0 -p unittests.conftest tests/metrics/test_upstream.py
+    TORCHMETRICS_SOURCE=~/torchmetrics pytest -n 0 tests/metrics/test_upstream.py
 
 Upstream's tester feeds predictions and targets; the shims below take the first as features and ignore the second.
 """
@@ -51,13 +49,10 @@ def reference(preds, target, twin, options):
 class TestUpstream(testers.MetricTester):
     atol = 1e-9
 
-    @pytest.mark.parametrize("ddp", [False, True])
-    def test_class(self, name, ddp):
-        if ddp and getattr(pytest, "pool", None) is None:
-            pytest.skip("upstream's processes were not started, see above")
+    def test_class(self, name):
         cls, twin, options = FEATURE_METRICS[name]
         self.run_class_metric_test(
-            ddp=ddp,
+            ddp=False,  # two processes have a test of their own, also with an idle one
             preds=FEATURES,
             target=IGNORED,
             metric_class=SHIMS[cls],
