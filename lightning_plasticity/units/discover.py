@@ -14,6 +14,7 @@ from lightning_plasticity.units.labels import Labels
 from lightning_plasticity.units.naming import module_names, with_unique_names
 from lightning_plasticity.units.reasons import branching, left_out
 from lightning_plasticity.units.refusals import check_model, unwrapped
+from lightning_plasticity.units.rules import label_step
 from lightning_plasticity.units.sources import Sources
 from lightning_plasticity.units.trace import run_under_labels
 from lightning_plasticity.units.unit_map import UnitMap
@@ -86,7 +87,7 @@ def _settled(model: nn.Module, forward: Callable[[], Any], names: dict[nn.Module
     for _ in range(_MOST_PASSES):
         labels.restart()
         sources.restart()
-        run = Execution(labels, sources, Frames(names))
+        run = Execution(labels, sources, Frames(names), label_step)
         for training in (False, True):
             run_under_labels(run, model, forward, training)
         labels.settle()

@@ -5,8 +5,9 @@ One :class:`Execution` serves a whole pass (the model in evaluation mode, then i
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal, TypeAlias
 
 import torch
@@ -20,7 +21,7 @@ from lightning_plasticity.units.memory import Memory
 from lightning_plasticity.units.shadow import Origin, Shadow, compact, geometry
 from lightning_plasticity.units.slot import SlotKind
 from lightning_plasticity.units.sources import Orientation, Source, Sources, orientation
-from lightning_plasticity.units.tape import DerivedUse, Tape
+from lightning_plasticity.units.tape import DerivedUse, Step, Tape
 
 Role: TypeAlias = Literal["in", "out"]
 
@@ -53,6 +54,7 @@ class Execution:
         labels: The labels and their faults.
         sources: The tensors of the model.
         frames: Which module is being executed.
+        label_step: Follows an operation on parameters; given, because the rules know the run and not the run the rules.
         tape: What was computed from parameters only.
         memory: What earlier runs of the model concluded.
         uses: How weights were used.
@@ -66,6 +68,7 @@ class Execution:
     labels: Labels
     sources: Sources
     frames: Frames
+    label_step: Callable[[Execution, Step], None]
     tape: Tape = field(default_factory=Tape)
     memory: Memory = field(default_factory=Memory)
     uses: dict[tuple[Source, Role, Orientation], Use] = field(default_factory=dict)
@@ -122,7 +125,7 @@ class Execution:
         if source is not None and source.is_parameter:
             return self.soft(tensor, kind)
         if self.shadow.origin(tensor) is Origin.DERIVED:
-            self.tape.label(tensor, self)
+            self.tape.label(tensor, partial(self.label_step, self))
         labels = self.shadow.labels(tensor)
         return foreign(tensor.ndim) if labels is None and self.is_data(tensor) else labels
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from lightning_plasticity.units.shadow import storage_key
 
 if TYPE_CHECKING:
-    from lightning_plasticity.units.execution import Execution
     from lightning_plasticity.units.sources import Source, Sources
 
 
@@ -71,14 +70,17 @@ class Tape:
         """Return a name of a computed weight that is the same in every run."""
         return (*(s.path for s in self.leaves(tensor, sources)), tuple(tensor.shape))
 
-    def label(self, tensor: Tensor, run: Execution) -> None:
-        """Give the entries of a computed tensor the labels of the parameter entries that they depend on."""
-        from lightning_plasticity.units.rules import label_step  # the rules know the tape, not the tape the rules
+    def label(self, tensor: Tensor, label_step: Callable[[Step], None]) -> None:
+        """Give the entries of a computed tensor the labels of the parameter entries that they depend on.
 
+        Args:
+            tensor: The computed tensor.
+            label_step: Labels the results of one operation.
+        """
         was = self.is_labelling
         for step in self.slice(tensor):
             if id(step) not in self._labelled:
                 self._labelled.add(id(step))
                 self.is_labelling = True
-                label_step(run, step)
+                label_step(step)
         self.is_labelling = was
