@@ -202,7 +202,8 @@ def summary(table: list[dict[str, Any]]) -> list[str]:
     return [
         f"- {len(table)} models, {len(table) - len(measured)} without a result, "
         f"{sum(int(row['groups']) == 0 for row in measured)} without a group.",
-        f"- {sum(int(right) for right, _ in proven)} of {sum(int(total) for _, total in proven)} groups proven.",
+        f"- {sum(int(right) for right, _ in proven)} of {sum(int(total) for _, total in proven)} groups "
+        f"proven in {len(proven)} models; no proof was run on the other {len(measured) - len(proven)}.",
         f"- Time of discovery: median {statistics.median(ratios or [0]):.0f} forward passes, at most 20 for "
         f"{sum(ratio <= 20 for ratio in ratios)} of {len(ratios)} models.",
         f"- Slower than 20 forward passes: {', '.join(slow) or 'none'}.",
