@@ -64,7 +64,8 @@ class PlasticityMonitor(pl.Callback):
         experience_ends: Also measure at the end of every experience of a
             :class:`~lightning_plasticity.streams.StreamDataModule`, whose number is then logged as
             ``plasticity/experience``.
-        batches: Training batches per measurement. No rank can exceed the number of samples it is measured on.
+        batches: Training batches per measurement; None for 10, or ``every_n_steps`` if that is less, so that
+            measurements do not run into each other. No rank can exceed the number of samples it is measured on.
         probe: Fixed samples to measure on instead: a tensor or an iterable of batches, such as a ``DataLoader``.
         layers: Patterns of modules whose outputs are measured instead of the units found, such as ``"encoder.*"``.
         include: Patterns of unit groups to watch; default: all.
@@ -94,7 +95,7 @@ class PlasticityMonitor(pl.Callback):
         *,
         epoch_ends: bool = False,
         experience_ends: bool = False,
-        batches: int = 10,
+        batches: int | None = None,
         probe: Probe | None = None,
         layers: Sequence[str] | None = None,
         include: Sequence[str] | None = None,
@@ -105,6 +106,8 @@ class PlasticityMonitor(pl.Callback):
         max_samples: int = 4096,
         example_input: Any | None = None,
     ) -> None:
+        if batches is None:
+            batches = min(10, every_n_steps or 10)
         self.every_n_steps, self.epoch_ends, self.experience_ends = every_n_steps, epoch_ends, experience_ends
         self.metrics = named_metrics(metrics)
         self.batches, self.probe, self.max_samples = batches, probe, max_samples

@@ -11,12 +11,12 @@ from collections.abc import Iterable
 from typing import TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.functional.rank import effective_rank
 
-Weights: TypeAlias = Tensor | Iterable[Tensor]
+Weights: TypeAlias = Tensor | Iterable[Tensor] | nn.Module
 
 
 def weight_magnitude(weights: Weights) -> Tensor:
@@ -211,12 +211,25 @@ def as_tensors(weights: Weights) -> list[Tensor]:
     """Return weights as a list of detached tensors.
 
     Args:
-        weights: A tensor, or several.
+        weights: A tensor, several, or a module, which stands for its parameters.
 
     Returns:
         The tensors.
+
+    Raises:
+        InvalidArgumentError: If something else is among them.
     """
-    return [tensor.detach() for tensor in ([weights] if isinstance(weights, Tensor) else weights)]
+    if isinstance(weights, Tensor):
+        return [weights.detach()]
+    tensors = list(weights.parameters() if isinstance(weights, nn.Module) else weights)
+    strangers = sorted({type(each).__name__ for each in tensors if not isinstance(each, Tensor)})
+    if strangers:
+        raise InvalidArgumentError(
+            f"weights of type {', '.join(strangers)}",
+            "a tensor, an iterable of tensors, or a module",
+            "Pass `model`, `model.parameters()` or a list of tensors",
+        )
+    return [tensor.detach() for tensor in tensors]
 
 
 def total(terms: Iterable[Tensor]) -> Tensor:

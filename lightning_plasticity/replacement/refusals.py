@@ -8,7 +8,8 @@ from dataclasses import replace
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_plasticity.errors import UnsupportedModelError
+from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError
+from lightning_plasticity.replacement.method import Method
 from lightning_plasticity.replacement.statistic import Statistic
 from lightning_plasticity.units import Skipped, UnitGroup, UnitMap
 
@@ -16,6 +17,24 @@ _UNOBSERVED = (
     "its activation is not an input or output of any module, so it is not observed",
     "Choose a utility of weights such as WeightMagnitude(), or let a module (nn.Identity()) take the activation",
 )
+
+
+def checked_method(method: Method) -> Method:
+    """Return ``method``, unless it is something else, such as the callback that runs a method.
+
+    Args:
+        method: What was passed as a method.
+
+    Raises:
+        InvalidArgumentError: If it is none.
+    """
+    if not isinstance(method, Method):
+        raise InvalidArgumentError(
+            f"a method of type {type(method).__name__}",
+            "a Method, which a callback has as its attribute `method`",
+            "Call a function of lightning_plasticity.methods, such as continual_backprop(), or build a Method(...)",
+        )
+    return method
 
 
 def owner_of(group: UnitGroup, optimizers: Sequence[Optimizer]) -> int | None:

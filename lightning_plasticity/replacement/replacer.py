@@ -28,7 +28,7 @@ from lightning_plasticity.replacement.observability import age_scalars, plan, sc
 from lightning_plasticity.replacement.observation import Observation
 from lightning_plasticity.replacement.optimizer_state import OptimizerMemory
 from lightning_plasticity.replacement.overrides import method_per_group
-from lightning_plasticity.replacement.refusals import check_groups, owner_of
+from lightning_plasticity.replacement.refusals import check_groups, checked_method, owner_of
 from lightning_plasticity.replacement.state import check_state, group_problems, pack, same_groups
 from lightning_plasticity.units import Skipped, UnitGroup, UnitMap
 
@@ -63,7 +63,7 @@ class UnitReplacer:
             replacement.
 
     Raises:
-        InvalidArgumentError: If an override matches no group or measures something else.
+        InvalidArgumentError: If ``method`` is none, or an override matches no group or measures something else.
         UnsupportedModelError: If no group can be treated.
         UnsupportedOptimizerError: If an optimizer keeps its memory in a form that cannot be addressed.
 
@@ -90,7 +90,7 @@ class UnitReplacer:
         overrides: Mapping[str, Method] | None = None,
         seed: int | None = None,
     ) -> None:
-        self.method, self._statistics = method, method.statistics
+        self.method, self._statistics = checked_method(method), method.statistics
         self.groups = tuple(units)
         self.methods = method_per_group(self.groups, method, overrides or {})
         self.use(optimizer)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from torch import Tensor, nn
 
+from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.units.execution import Execution
 from lightning_plasticity.units.frames import Frames
 from lightning_plasticity.units.guards import untouched
@@ -56,6 +57,7 @@ def discover_units(
         The groups in the order in which the model computes them, and the layers left out, each with the reason.
 
     Raises:
+        InvalidArgumentError: If ``residual`` is neither of its values.
         UnsupportedModelError: If the model cannot be run on the example.
 
     Example:
@@ -67,6 +69,10 @@ def discover_units(
         1 group, 8 units, 99.7% of all weights
         skipped 4: it reaches the output of the model
     """
+    if residual not in get_args(Residual):
+        raise InvalidArgumentError(
+            f"residual={residual!r}", "'skip' or 'group'", "Pass 'group' to treat residual streams as units like others"
+        )
     check_model(model)
     names = module_names(model)
     forward = _forward(unwrapped(model), example_inputs)

@@ -19,7 +19,10 @@ _REMEDIES = {
     "tied weights": "Give each use a weight of its own to have its units treated",
     "leave torch": "Keep the computation in PyTorch",
 }
-_RECURRENT = ("it is recurrent: its units feed themselves from step to step, which no law of replacement covers", "")
+_RECURRENT = (
+    "it is recurrent, or tied to the layer that reads it: its units feed themselves, which no law covers",
+    "",
+)
 _UNUSED = "its weight met no activation on the example"
 _STREAM = "its units are a residual stream: other layers add to them as well"
 

@@ -70,3 +70,13 @@ def test_nan_stays_nan(measure):
 def test_weights_of_other_shapes_are_refused():
     with pytest.raises(InvalidArgumentError, match=r"weights of shapes \[\[2, 2\]\].*\[\[1\]\].*same order"):
         functional.update_ratio(MATRIX, VECTOR)
+
+
+def test_a_module_stands_for_its_parameters():
+    module = nn.Linear(3, 2)
+    assert functional.weight_magnitude(module) == functional.weight_magnitude(list(module.parameters()))
+
+
+def test_what_is_no_weight_is_refused():
+    with pytest.raises(InvalidArgumentError, match=r"Found: weights of type str\. Expected: a tensor, .*Remedy: Pass"):
+        functional.weight_magnitude({"weight": torch.ones(2)})

@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from training_runs import backward, convnet, data, method, mlp, replacer_for, same, snapshot, train
 
-from lightning_plasticity.errors import StateMismatchError, UnsupportedModelError
+from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, UnsupportedModelError
 from lightning_plasticity.methods import continual_backprop
 from lightning_plasticity.replacement import GradientUtility, UnitReplacer
 from lightning_plasticity.replacement.alarm import PATIENCE
@@ -187,6 +187,12 @@ def test_a_layer_frozen_in_between_is_neither_aged_nor_changed():
     train(model, optimizer, data(12))
     assert same(before, model[0].state_dict())
     assert [ages.step for ages in replacer.ages] == [0, 12]
+
+
+def test_a_callback_in_place_of_a_method_is_refused():
+    model = mlp()
+    with pytest.raises(InvalidArgumentError, match=r"Found: a method of type object\. .*such as continual_backprop"):
+        UnitReplacer(object(), discover_units(model, torch.randn(2, 6)), sgd(model))
 
 
 def test_frozen_layers_are_refused_by_name():

@@ -19,7 +19,7 @@ def said(name: str, layer: str) -> tuple[str, str]:
 CASES = [
     ("mlp", "4", "it reaches the output of the model", ""),
     ("residual", "stem.0", "residual stream", "residual='group'"),
-    ("lstm", "cell", "it is recurrent: its units feed themselves from step to step", ""),
+    ("lstm", "cell", "it is recurrent, or tied to the layer that reads it: its units feed themselves", ""),
     ("gru", "cell", "it is recurrent", ""),
     ("recurrent_cells", "layer.0", "it is recurrent", ""),
     ("recurrence_by_hand", "step", "it is recurrent", ""),

@@ -171,3 +171,10 @@ def test_a_frozen_model_has_no_groups_and_a_reason_for_every_layer():
     assert len(units) == 0
     assert {skip.layer: skip.reason for skip in units.skipped}["0"].startswith("its weight is frozen")
     assert all(skip.remedy.startswith("Set requires_grad=True") for skip in units.skipped if "frozen" in skip.reason)
+
+
+def test_an_unknown_treatment_of_residual_streams_is_refused():
+    with pytest.raises(
+        InvalidArgumentError, match=r"Found: residual='include'\. Expected: 'skip' or 'group'\. Remedy: "
+    ):
+        discover_units(nn.Linear(2, 2), torch.ones(1, 2), residual="include")
