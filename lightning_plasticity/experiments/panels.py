@@ -5,6 +5,7 @@ Letters: ``S`` seeds, ``B`` bins of experiences.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -129,8 +130,14 @@ def draw_panels(
         axis.spines[["top", "right"]].set_visible(False)
         if panel.marks:
             axis.legend(handles=axis.lines[-len(panel.marks) :], frameon=False, fontsize=8)
-    figure.legend(handles=axes[0].lines[: len(methods)], loc="outside lower center", ncols=7, frameon=False, fontsize=9)
-    figure.suptitle(title, fontsize=10)
+    figure.legend(
+        handles=axes[0].lines[: len(methods)],
+        loc="outside lower center",
+        ncols=min(7, 2 * len(panels) - 1),
+        frameon=False,
+        fontsize=9,
+    )
+    figure.suptitle(textwrap.fill(title, 60 * len(panels)), fontsize=10)
     figure.savefig(path, dpi=110)
 
 
