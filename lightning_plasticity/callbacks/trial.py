@@ -14,6 +14,8 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 from torchmetrics import Metric
 
+from lightning_plasticity.units.restoring import refill
+
 _MUTED = ("log", "log_dict", "print")
 
 
@@ -67,23 +69,12 @@ def _attributes_restored(module: nn.Module) -> Generator[None]:
             del attributes[name]
         attributes.update(before)
         for name, content in contents.items():
-            _refill(before[name], content)
+            refill(before[name], content)
         with torch.no_grad():
             for name, value in buffers.items():
                 buffer = module._buffers[name]
                 if buffer is not None and not torch.equal(buffer, value):
                     buffer.copy_(value)
-
-
-def _refill(container: Any, content: Any) -> None:
-    """Give a container its contents back; others may hold it, so it keeps its identity."""
-    if isinstance(container, dict):
-        same = list(container) == list(content) and all(container[key] is content[key] for key in content)
-    else:  # by identity: tensors do not compare to a truth value
-        same = len(container) == len(content) and all(a is b for a, b in zip(container, content, strict=True))
-    if not same:
-        container.clear()
-        (container.extend if isinstance(container, (list, deque)) else container.update)(content)
 
 
 def _nothing(*args: Any, **kwargs: Any) -> None:

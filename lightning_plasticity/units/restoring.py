@@ -31,10 +31,10 @@ def attributes_restored(model: nn.Module) -> Generator[None, None, None]:
             attributes.clear()
             attributes.update(before)
             for name, content in contents.items():
-                _refill(before[name], content)
+                refill(before[name], content)
 
 
-def _refill(container: Any, content: Any) -> None:
+def refill(container: Any, content: Any) -> None:
     """Give a container its contents back, unless it still has them; others may hold it, so it keeps its identity."""
     if isinstance(container, dict):
         same = list(container) == list(content) and all(container[key] is content[key] for key in content)
