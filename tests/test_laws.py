@@ -167,7 +167,7 @@ def test_the_law_of_one_address_notices_units_that_mix():
         model[0] = layer
         return model, inputs
 
-    with pytest.raises(AssertionError, match=r"of the last unit of '.' reach other units"):
+    with pytest.raises(AssertionError, match=r"the incoming slots of the last unit of '2' reach other units"):
         testing.check_address(make)
 
 
