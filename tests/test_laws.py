@@ -8,8 +8,8 @@ from typing import ClassVar
 import pytest
 import torch
 import zoo
+from support.training_runs import convnet
 from torch import nn
-from training_runs import convnet
 
 from lightning_plasticity import testing
 from lightning_plasticity.methods import (

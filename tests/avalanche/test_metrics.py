@@ -8,7 +8,7 @@ from avalanche.evaluation.metrics import accuracy_metrics
 from avalanche.logging import BaseLogger, InteractiveLogger, TensorboardLogger
 from avalanche.training import Naive
 from avalanche.training.plugins import EvaluationPlugin
-from avalanche_runs import benchmark, mlp
+from support.avalanche_runs import benchmark, mlp
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import nn
 

@@ -8,7 +8,7 @@ from avalanche.evaluation.metrics import loss_metrics
 from avalanche.logging import BaseLogger
 from avalanche.training import EWC, Cumulative, Naive, Replay
 from avalanche.training.plugins import EvaluationPlugin
-from avalanche_runs import benchmark, mlp
+from support.avalanche_runs import benchmark, mlp
 from torch import nn
 
 from lightning_plasticity.avalanche import (

@@ -7,7 +7,7 @@ from avalanche.logging import BaseLogger
 from avalanche.models import IncrementalClassifier
 from avalanche.training import EWC, Cumulative, Naive, Replay
 from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
-from avalanche_runs import benchmark, mlp
+from support.avalanche_runs import benchmark, mlp
 from torch import nn
 
 from lightning_plasticity import UnitReplacer, discover_units

@@ -6,7 +6,7 @@ from avalanche.evaluation.metrics import loss_metrics
 from avalanche.logging import BaseLogger
 from avalanche.training import Naive
 from avalanche.training.plugins import EvaluationPlugin
-from avalanche_runs import benchmark, mlp
+from support.avalanche_runs import benchmark, mlp
 from torch import nn
 
 from lightning_plasticity.avalanche import ShrinkAndPerturbPlugin, UPGDPlugin

@@ -4,7 +4,7 @@ from functools import partial
 
 import pytest
 import torch
-from stream_runs import Network, Saver, fit
+from support.stream_runs import Network, Saver, fit
 
 from lightning_plasticity.callbacks import (
     ContinualBackprop,

@@ -7,7 +7,7 @@ import pickle  # noqa: S403 - a callback travels to other processes
 import pytest
 import torch
 from lightning.pytorch.cli import LightningCLI
-from training_runs import Classifier, loader, same, snapshot, trainer
+from support.training_runs import Classifier, loader, same, snapshot, trainer
 
 from lightning_plasticity.callbacks import ContinualBackprop, UnitReplacement
 from lightning_plasticity.errors import InvalidArgumentError

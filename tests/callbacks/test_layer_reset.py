@@ -1,7 +1,7 @@
 import lightning.pytorch as pl
 import pytest
 import torch
-from stream_runs import Network, Saver, fit, stream
+from support.stream_runs import Network, Saver, fit, stream
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 
 import pytest
-from training_runs import Classifier, loader, trainer
+from support.training_runs import Classifier, loader, trainer
 
 from lightning_plasticity import methods
 from lightning_plasticity.callbacks import (

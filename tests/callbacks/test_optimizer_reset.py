@@ -1,7 +1,7 @@
 import lightning.pytorch as pl
 import pytest
 import torch
-from stream_runs import Network, Saver, fit
+from support.stream_runs import Network, Saver, fit
 from torch.utils.data import DataLoader, TensorDataset
 
 from lightning_plasticity.callbacks.optimizer_reset import OptimizerReset

@@ -2,7 +2,7 @@ from functools import partial
 
 import pytest
 import torch
-from stream_runs import Network, Saver, fit
+from support.stream_runs import Network, Saver, fit
 from torch.optim.lr_scheduler import (
     CosineAnnealingLR,
     LinearLR,

@@ -16,8 +16,8 @@ from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, Mod
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.strategies import DDPStrategy
+from support.training_runs import Classifier, data, loader, method, mlp, same, snapshot, train, trainer
 from torch import nn
-from training_runs import Classifier, data, loader, method, mlp, same, snapshot, train, trainer
 
 from lightning_plasticity.callbacks import ContinualBackprop, UnitReplacement
 from lightning_plasticity.callbacks.trial import trial_run

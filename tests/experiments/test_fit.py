@@ -1,7 +1,7 @@
 import lightning.pytorch as pl
 import pytest
 import torch
-from stream_runs import Network, stream
+from support.stream_runs import Network, stream
 
 from lightning_plasticity.callbacks import ContinualBackprop
 from lightning_plasticity.experiments import ExperienceRows, ResultTable, fit_resumable

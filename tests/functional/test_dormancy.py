@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from metric_cases import activations
+from support.metric_cases import activations
 
 from lightning_plasticity import functional
 from lightning_plasticity.errors import InvalidArgumentError

@@ -4,7 +4,7 @@ import warnings
 
 import pytest
 import torch
-from metric_cases import FEATURE_METRICS, activations
+from support.metric_cases import FEATURE_METRICS, activations
 from torch import distributed, multiprocessing
 
 from lightning_plasticity.metrics import AreaUnderCurve, OnlineAccuracy, WeightMagnitude, WeightNorm

@@ -7,7 +7,7 @@ from itertools import combinations
 import matplotlib as mpl
 import pytest
 import torch
-from metric_cases import FEATURE_METRICS, activations
+from support.metric_cases import FEATURE_METRICS, activations
 from torchmetrics import MetricCollection, MetricTracker
 from torchmetrics.wrappers import Running
 

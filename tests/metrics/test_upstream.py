@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from metric_cases import FEATURE_METRICS
+from support.metric_cases import FEATURE_METRICS
 
 SOURCE = os.environ.get("TORCHMETRICS_SOURCE")
 if SOURCE is None:

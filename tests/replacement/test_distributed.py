@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import torch
+from support.training_runs import method
 from torch import distributed, multiprocessing, nn
 from torch.nn.parallel import DistributedDataParallel
-from training_runs import method
 
 from lightning_plasticity.replacement import Memory, UnitReplacer
 from lightning_plasticity.replacement.distributed import agree, average
@@ -96,7 +96,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
 
 @pytest.mark.ddp
 def test_processes_stay_equal_bit_for_bit(results):
-    from training_runs import same
+    from support.training_runs import same
 
     first, second = results
     assert len(first["events"]) > 20

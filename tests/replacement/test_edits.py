@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_nets import apply, groups_of, mlp
+from support.small_nets import apply, groups_of, mlp
 from torch import nn
 
 from lightning_plasticity.errors import InvalidArgumentError

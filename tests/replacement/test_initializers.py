@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from small_nets import groups_of
+from support.small_nets import groups_of
 from torch import nn
 
 from lightning_plasticity.errors import InvalidArgumentError

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_nets import groups_of, method, mlp, train
+from support.small_nets import groups_of, method, mlp, train
 from torch import nn
 
 from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from replacement_oracle import Oracle, Rule
+from support.replacement_oracle import Oracle, Rule
 from torch import nn
 
 from lightning_plasticity.replacement import (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from small_nets import groups_of, method, mlp, train
+from support.small_nets import groups_of, method, mlp, train
 
 from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.methods import continual_backprop

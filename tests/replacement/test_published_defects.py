@@ -9,7 +9,7 @@ import copy
 
 import pytest
 import torch
-from small_nets import groups_of, method, mlp, train
+from support.small_nets import groups_of, method, mlp, train
 from torch import nn
 
 from lightning_plasticity.methods import continual_backprop

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support.training_runs import backward, convnet, data, method, mlp, replacer_for, same, snapshot, train
 from torch import nn
 from torch.utils.checkpoint import checkpoint
-from training_runs import backward, convnet, data, method, mlp, replacer_for, same, snapshot, train
 
 from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, UnsupportedModelError
 from lightning_plasticity.methods import continual_backprop

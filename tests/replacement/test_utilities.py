@@ -7,7 +7,7 @@ import pickle  # noqa: S403 - our own objects
 
 import pytest
 import torch
-from small_nets import groups_of, method, mlp, train
+from support.small_nets import groups_of, method, mlp, train
 from torch import nn
 
 from lightning_plasticity.errors import InvalidArgumentError

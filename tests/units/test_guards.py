@@ -8,7 +8,7 @@ from collections import deque
 import numpy as np
 import pytest
 import torch
-from snapshots import assert_equal, snapshot
+from support.snapshots import assert_equal, snapshot
 from torch import Tensor, nn
 from zoo import SPECIMENS, ZOO, make
 

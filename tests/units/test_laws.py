@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from proof_cases import Network, group_of, prove, slot
+from support.proof_cases import Network, group_of, prove, slot
 from torch import Tensor, nn
 from torch.nn import functional as F
 

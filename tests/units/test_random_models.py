@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from random_models import random_model
+from support.random_models import random_model
 from torch import nn
 
 from lightning_plasticity.units import UnitMap, discover_units, verify_units

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from proof_cases import Network, group_of, prove
-from snapshots import assert_equal, snapshot
+from support.proof_cases import Network, group_of, prove
+from support.snapshots import assert_equal, snapshot
 from torch import Tensor, nn
 
 from lightning_plasticity.errors import UnsupportedModelError

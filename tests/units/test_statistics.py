@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from proof_cases import Network, group_of, prove
+from support.proof_cases import Network, group_of, prove
 from torch import Tensor, nn
 
 from lightning_plasticity.units.statistics import FrozenStatistics

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from proof_cases import Network, group_of, prove, slot
+from support.proof_cases import Network, group_of, prove, slot
 from torch import Tensor, nn
 
 from lightning_plasticity.errors import UnsupportedModelError

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from zoo_registry import specimen
+
+from zoo.registry import specimen
 
 TOKENS = (4, 5, 6)
 

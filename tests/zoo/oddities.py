@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from zoo_registry import layers, specimen
+
+from zoo.registry import layers, specimen
 
 
 @specimen({"w1": "8: w1 b1 > w2"})

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
-from zoo_registry import layers, specimen
+
+from zoo.registry import layers, specimen
 
 
 class LoRALinear(nn.Module):

@@ -8,7 +8,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
-from zoo_registry import specimen
+
+from zoo.registry import specimen
 
 TOKENS = (3, 7)
 

@@ -1,8 +1,4 @@
-"""A zoo of small models that are hard to take apart: name to factory, and what must be found in each.
-
-``ZOO[name]()`` returns a model with random weights and inputs in one of the forms that ``discover_units`` takes.
-``FAST`` names those that take milliseconds.
-"""
+"""All models of the zoo by name, and how to make, run and read them."""
 
 from __future__ import annotations
 
@@ -11,20 +7,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import zoo_adapters
-import zoo_attention
-import zoo_chains
-import zoo_oddities
-import zoo_pretrained
-import zoo_vision
 from torch import nn
-from zoo_registry import SPECIMENS, Specimen
 
-__all__ = ["FAST", "SPECIMENS", "ZOO", "Specimen", "expected_groups", "make", "run"]
+from zoo import adapters, attention, chains, oddities, pretrained, vision
+from zoo.registry import SPECIMENS
 
 ZOO: dict[str, Callable[[], tuple[nn.Module, Any]]] = {name: specimen.make for name, specimen in SPECIMENS.items()}
 FAST: tuple[str, ...] = tuple(name for name, specimen in SPECIMENS.items() if not specimen.slow)
-ROOMS = (zoo_adapters, zoo_attention, zoo_chains, zoo_oddities, zoo_pretrained, zoo_vision)
+ROOMS = (adapters, attention, chains, oddities, pretrained, vision)
 
 
 def make(name: str, seed: int = 0) -> tuple[nn.Module, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
-from zoo_registry import specimen
+
+from zoo.registry import specimen
 
 GAP = "weights that are computed from parameters are not followed back to them"
 

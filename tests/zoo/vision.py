@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from zoo_registry import specimen
+
+from zoo.registry import specimen
 
 IMAGES = (4, 3, 8, 8)
 

@@ -1,0 +1,1 @@
+"""What several tests share: small networks, runs of training, snapshots and oracles."""
