@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lightning_plasticity.units.comparison import difference
-from lightning_plasticity.units.effects import effects
+from lightning_plasticity.units.effects import by_tensor, effects, largest_per_unit
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.laws import Chosen, Problems, about, blamed, cut, neighbours
 from lightning_plasticity.units.sandbox import Sandbox
@@ -46,43 +46,51 @@ def incomplete(box: Sandbox, unit_map: UnitMap) -> Problems:
     problems = blamed(exchanged, box, [(group, neighbours(box, group)) for group in groups])
     for group in [group for group in groups if group.name in problems]:
         pairs = (neighbours(box, group) for _ in range(_PAIRS))
-        if any(not exchanged(box, [(group, pair)]) for pair in pairs) or not (missed := forgotten(box, group, unit_map)):
+        if any(not exchanged(box, [(group, pair)]) for pair in pairs):
             del problems[group.name]
-        else:
+        elif not group.coupled:  # a norm treats its units alike, so coupled ones have to be exchangeable
+            missed = forgotten(box, group, unit_map)
             problems[group.name] += f"; each of {', '.join(missed)} has entries that act through one of them alone"
+            if not missed:
+                del problems[group.name]
     return problems
 
 
 def forgotten(box: Sandbox, group: UnitGroup, unit_map: UnitMap) -> list[str]:
-    """Return the tensors with entries, in no slot of any group, that act on the output through one unit alone.
+    """Return the tensors with entries that are said to write no unit, but act on the output through one unit alone.
 
     Such an entry has a derivative, and none once the outgoing slots of the unit are zero. A tensor counts if this is
-    so for each of several units.
+    so for each of several units that act at all.
 
     Args:
         box: The model.
         group: The group.
-        unit_map: All groups; what is in their slots is theirs.
+        unit_map: All groups; what writes their units is theirs.
 
     Returns:
         Dotted names.
     """
-    names = dict(box.model.named_parameters()) | dict(box.model.named_buffers())
-    free = {id(tensor): torch.ones(tensor.shape, dtype=torch.bool) for tensor in names.values()}
-    for slot in (slot for other in unit_map for slot in other.slots):
+    tensors = dict(box.model.named_parameters()) | dict(box.model.named_buffers())
+    free = {id(tensor): torch.ones(tensor.shape, dtype=torch.bool) for tensor in tensors.values()}
+    for slot in (slot for other in unit_map for slot in other.incoming + other.norms):
         slot.assign(torch.arange(slot.size), 0.0, tensor=free[id(slot.tensor)])
+    written = by_tensor(group.incoming + group.norms)
+    alive = torch.zeros(group.size, dtype=torch.bool)
     acting: dict[int, Tensor] = {}
-    suspects = {id(tensor): path for path, tensor in names.items()}
 
     def note(tensor: Tensor, effect: Tensor) -> None:
         acting[id(tensor)] = free[id(tensor)] & (effect > box.tolerance)
+        for slot in written.get(id(tensor), ()):
+            alive.logical_or_(largest_per_unit(slot, effect) > box.tolerance)
 
     def compare(tensor: Tensor, effect: Tensor) -> None:
         lost.update({id(tensor)} if (acting[id(tensor)] & (effect == 0)).any() else ())
 
-    if not effects(box, note, statistics=True):
+    if not effects(box, note, statistics=True) or not alive.any():
         return []
-    for unit in box.choose(group.size, _CUT):
+    suspects = {id(tensor): path for path, tensor in tensors.items()}
+    living = alive.nonzero()[:, 0]
+    for unit in living[box.choose(len(living), _CUT)]:
         lost: set[int] = set()
         with box.edited():
             cut(box, [(group, unit[None])])

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from lightning_plasticity.units.comparison import as_real
@@ -46,21 +47,32 @@ def effects(box: Sandbox, listener: Listener, *, statistics: bool = False) -> bo
     return True
 
 
-def largest(slots: Iterable[Slot]) -> tuple[dict[int, float], Listener]:
+def largest(slots: Sequence[Slot]) -> tuple[dict[int, float], Listener]:
     """Return a table that the returned listener fills: the largest effect in each slot, by ``id(slot)``."""
     found = {id(slot): 0.0 for slot in slots}
-    by_tensor: dict[int, list[Slot]] = {}
-    for slot in slots:
-        by_tensor.setdefault(id(slot.tensor), []).append(slot)
+    lying_in = by_tensor(slots)
 
     def listen(tensor: Tensor, effect: Tensor) -> None:
-        for slot in by_tensor.get(id(tensor), ()):
-            entries = slot.view(effect)
-            rest = tuple(range(len(slot.dims), entries.ndim))
-            per_feature = entries.amax(rest) if rest else entries
-            found[id(slot)] = float(per_feature[slot.tables(effect.device)].max())
+        for slot in lying_in.get(id(tensor), ()):
+            found[id(slot)] = float(largest_per_unit(slot, effect).max())
 
     return found, listen
+
+
+def by_tensor(slots: Iterable[Slot]) -> dict[int, list[Slot]]:
+    """Return the slots in each tensor, by ``id(tensor)``; to be asked before others stand in for the tensors."""
+    found: dict[int, list[Slot]] = {}
+    for slot in slots:
+        found.setdefault(id(slot.tensor), []).append(slot)
+    return found
+
+
+def largest_per_unit(slot: Slot, effect: Tensor) -> Tensor:
+    """Return the largest effect of an entry of each unit in ``slot``, ``[U]``, given those of the whole tensor."""
+    entries = slot.view(effect)
+    rest = tuple(range(len(slot.dims), entries.ndim))
+    per_feature = entries.amax(rest) if rest else entries
+    return per_feature[slot.tables(effect.device)].amax(1)
 
 
 def _combined(outputs: Sequence[Tensor], box: Sandbox) -> Tensor:
@@ -107,13 +119,22 @@ class _WrittenOutBatchNorm(TorchFunctionMode):
     """Compute batch norms of running statistics step by step, since torch does not differentiate by these."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        if func is not torch.batch_norm or kwargs or args[5]:
-            return func(*args, **(kwargs or {}))
-        x, weight, bias, mean, variance, _, _, eps, _ = args
-        shape = (1, -1, *(1 for _ in x.shape[2:]))
-        weight, bias, mean, variance = (
-            t if t is None else t.to(x.dtype).reshape(shape) for t in (weight, bias, mean, variance)
-        )
-        normed = (x - mean) * (variance + eps).rsqrt()
-        normed = normed if weight is None else normed * weight
-        return normed if bias is None else normed + bias
+        return (_batch_norm if func is F.batch_norm else func)(*args, **(kwargs or {}))
+
+
+def _batch_norm(
+    x: Tensor,
+    mean: Tensor | None,
+    variance: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    if training or mean is None or variance is None:
+        return F.batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
+    shape = (1, -1, *(1 for _ in x.shape[2:]))
+    normed = (x - mean.reshape(shape)) * (variance.reshape(shape) + eps).rsqrt()
+    normed = normed if weight is None else normed * weight.reshape(shape)
+    return normed if bias is None else normed + bias.reshape(shape)

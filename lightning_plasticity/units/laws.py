@@ -131,6 +131,8 @@ def self_contained(box: Sandbox, group: UnitGroup, units: Tensor) -> bool | None
     with box.shaken(), box.edited():
         silence(box, chosen, 0.0)
         (after,) = _activations(box, chosen, frozen.replay()).values()
+    if all(not seen[:, units].any() for seen in before):
+        return False  # they are silent, so it is not their own constant that the outgoing slots add
     constant = not moved_units(before, after, box.tolerance)[units].any()
     if not constant and not all(is_one_number(seen[:, units], box.tolerance) for seen in after):
         return False

@@ -294,7 +294,7 @@ class _Rounds:
         own[units] = True
         self.seen |= {group.name} if (moved & own).any() else set()
         others = torch.where(moved & ~own)[0].tolist()
-        if others and not group.coupled:
+        if others:
             problem = f"units {units.tolist()}: redrawn, they change the tapped activation of {others}"
             self.proofs[group.name].refute("tapped", problem)
 
