@@ -38,7 +38,7 @@ from lightning_plasticity.units.unit_map import UnitMap
 _JOINT_FRACTION = 0.04
 _TRIED = 6
 _LEGEND = (
-    "independent: while nothing reads them, they do not reach the output; sensitive: otherwise they do; minimal: every",
+    "independent: while nothing reads them, they do not reach the output; sensitive: otherwise they do; minimal: each",
     "reader is needed; exclusive: the readers read nothing else; tapped: the tap shows them, each at its place;",
     "interchangeable: two of them can be exchanged (not required); -: neither shown nor refuted",
 )
@@ -166,7 +166,7 @@ def verify_units(
         >>> print(verify_units(model, x, discover_units(model, x)).summary())
         group  units  independent  sensitive  minimal  exclusive  tapped  interchangeable  modes
         0      8      yes          yes        yes      yes        yes     yes              evaluation, training
-        independent: while nothing reads them, they do not reach the output; sensitive: otherwise they do; minimal: every
+        independent: while nothing reads them, they do not reach the output; sensitive: otherwise they do; minimal: each
         reader is needed; exclusive: the readers read nothing else; tapped: the tap shows them, each at its place;
         interchangeable: two of them can be exchanged (not required); -: neither shown nor refuted
     """
