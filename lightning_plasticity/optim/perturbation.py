@@ -138,7 +138,7 @@ def _hold_back(tensors: list[Tensor], block: Block, divisors: Divisors) -> None:
         return
     for tensor, utility, slope in zip(tensors, block["utility"], divisors.slopes(block), strict=True):
         # the derivative of softplus is the sigmoid: slope, sigmoid and product in one sweep
-        torch.ops.aten.softplus_backward(tensor, utility, float(slope), _SATURATED, grad_input=tensor)
+        torch.ops.aten.softplus_backward.grad_input(tensor, utility, float(slope), _SATURATED, grad_input=tensor)
     if settings.gate_scale != 1:
         torch._foreach_mul_(tensors, settings.gate_scale)
 
