@@ -26,8 +26,9 @@ Law = Callable[[Sandbox, Chosen], Problems]
 
 _PAIRS = 6
 
-SATURATED = -1e3
-"""A bias that makes a sigmoid, a softplus or an exponential zero."""
+SILENCES = ((0.0, 0.0), (-1e3, 0.0), (0.0, 1e-18))
+"""What to set biases and weights to, so that units carry nothing: at zero; at a bias that makes a sigmoid, a softplus or
+an exponential zero; at a weight whose norm can be divided by."""
 
 
 def blamed(law: Law, box: Sandbox, chosen: Chosen) -> Problems:
@@ -82,7 +83,7 @@ def unread(box: Sandbox, chosen: Chosen, scale: float = 1.0) -> tuple[Problems, 
     return about(chosen, "no redraw leaves the output finite"), {}
 
 
-def exclusive(box: Sandbox, chosen: Chosen, constant: float = 0.0) -> Problems:
+def exclusive(box: Sandbox, chosen: Chosen, how: tuple[float, float] = SILENCES[0]) -> Problems:
     """Return the groups in which the outgoing slots of units that carry nothing do carry something.
 
     Statistics are held constant, because a reader with weight norm scales all columns if one of them is set to zero.
@@ -90,18 +91,18 @@ def exclusive(box: Sandbox, chosen: Chosen, constant: float = 0.0) -> Problems:
     Args:
         box: The model.
         chosen: Groups and units.
-        constant: The bias with which the units carry nothing: 0, or :data:`SATURATED`.
+        how: What their biases and weights are set to, one of :data:`SILENCES`.
 
     Returns:
         What is wrong, by group.
     """
     frozen = FrozenStatistics()
     with box.edited():
-        silence(box, chosen, constant)
+        silence(box, chosen, how)
         before = box.run(frozen)
         cut(box, chosen)
         change = difference(before, box.run(frozen.replay()))
-    if change <= box.tolerance:
+    if change <= box.tolerance and not any(output.isnan().any() for output in before):
         return {}
     return about(chosen, f"though they are silent, their outgoing slots add {change:.1e}")
 
@@ -126,10 +127,10 @@ def self_contained(box: Sandbox, group: UnitGroup, units: Tensor) -> bool | None
         return None
     frozen, chosen = FrozenStatistics(), [(group, units)]
     with box.edited():
-        silence(box, chosen, 0.0)
+        silence(box, chosen)
         (before,) = _activations(box, chosen, frozen).values()
     with box.shaken(), box.edited():
-        silence(box, chosen, 0.0)
+        silence(box, chosen)
         (after,) = _activations(box, chosen, frozen.replay()).values()
     if all(not seen[:, units].any() for seen in before):
         return False  # they are silent, so it is not their own constant that the outgoing slots add
@@ -145,7 +146,7 @@ def _are_read_alike(box: Sandbox, group: UnitGroup) -> bool:
     if len(pair.unique()) < 2:  # type: ignore[no-untyped-call]
         return False
     with box.edited():
-        silence(box, [(group, pair)], 0.0)
+        silence(box, [(group, pair)])
         before = box.run(frozen)
         box.swap(group.outgoing, pair[:1], pair[1:])
         return difference(before, box.run(frozen.replay())) <= box.tolerance
@@ -194,10 +195,10 @@ def cut(box: Sandbox, chosen: Chosen) -> None:
         box.fill(group.outgoing, units, 0.0)
 
 
-def silence(box: Sandbox, chosen: Chosen, constant: float) -> None:
-    """Let the units carry nothing, or what their activation function makes of ``constant``."""
+def silence(box: Sandbox, chosen: Chosen, how: tuple[float, float] = SILENCES[0]) -> None:
+    """Let the units carry nothing, or what their activation function makes of nothing."""
     for group, units in chosen:
-        box.silence(group.incoming + group.norms, units, constant)
+        box.silence(group.incoming + group.norms, units, *how)
 
 
 def redraw(box: Sandbox, chosen: Chosen, scale: float) -> None:
@@ -227,9 +228,7 @@ def _activations(box: Sandbox, chosen: Chosen, *modes: FrozenStatistics) -> dict
     return seen
 
 
-def _watched(
-    box: Sandbox, chosen: Chosen, *modes: FrozenStatistics
-) -> tuple[list[Tensor], dict[str, list[Tensor]]]:
+def _watched(box: Sandbox, chosen: Chosen, *modes: FrozenStatistics) -> tuple[list[Tensor], dict[str, list[Tensor]]]:
     """Return the output, and in place of all samples that each tap sees one random combination of them, ``[1, U, K]``.
 
     Every sample has its own random weight, so what changes for any sample changes the combination.

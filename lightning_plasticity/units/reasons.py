@@ -17,11 +17,17 @@ _REMEDIES = {
     "normalisation layer": "Pass through_norms=True",
     "has no rule": "Replace the operation by others, or leave the layer alone",
     "tied weights": "Give each use a weight of its own to have its units treated",
+    "belongs to one unit": "Compute each row of the weight by itself, or remove the parametrisation",
+    "silences one unit": "Remove the parametrisation of the layer that reads it",
     "leave torch": "Keep the computation in PyTorch",
 }
 _RECURRENT = (
     "it is recurrent, or tied to the layer that reads it: its units feed themselves, which no law covers",
     "",
+)
+_RECURRENT_LAYER = (
+    "it is recurrent ({}): its units feed themselves, which no law covers",
+    "Leave it alone: the layers before and after it can have units",
 )
 _UNUSED = "its weight met no activation on the example"
 _STREAM = "its units are a residual stream: other layers add to them as well"
@@ -40,6 +46,7 @@ def left_out(verdict: Verdict, groups: Sequence[UnitGroup], streams: Sequence[Un
     """
     run = verdict.run
     offered = {slot.path for group in groups for slot in group.slots}
+    written = {slot.path for group in groups for slot in group.incoming}
     stream = {s.path for group in streams for s in group.incoming + group.norms}  # who only reads one is no part of it
     rows: dict[str, list[Skipped]] = {}
     for source in run.sources.all:
@@ -47,12 +54,15 @@ def left_out(verdict: Verdict, groups: Sequence[UnitGroup], streams: Sequence[Un
         if source.path in stream:
             is_layer = source.orientations or source.tensor.ndim > 1
             reasons = [(_STREAM, "discover_units(..., residual='group') lists them")] if is_layer else []
-        elif isinstance(source.module, (nn.RNNBase, nn.RNNCellBase)) and source.path not in offered:
-            reasons = [_RECURRENT] if source.tensor.ndim > 1 else []
+        elif isinstance(source.module, (nn.RNNBase, nn.RNNCellBase)) and source.path not in written:
+            kind = type(source.module).__name__
+            reasons = [(_RECURRENT_LAYER[0].format(kind), _RECURRENT_LAYER[1])] if source.tensor.ndim > 1 else []
+        elif source.undivided:
+            reasons = [(source.undivided, _remedy(source.undivided))] if source.is_parameter else []
         elif any(use.role == "in" and use.source is source for use in run.uses.values()):
             reasons = _of_rows(verdict, source)
         elif source.is_parameter and source.path not in offered and source.tensor.ndim > 1:
-            reasons = [(source.fault or _UNUSED, "" if source.fault else "Pass an example that uses it")]
+            reasons = [_of_idle(source)] if source.fault or not source.orientations else []
         rows.setdefault(source.layer, []).extend(Skipped(source.layer, *reason) for reason in reasons)
     return tuple(dict.fromkeys(entry for entries in rows.values() for entry in entries))
 
@@ -101,6 +111,13 @@ def _of_rows(verdict: Verdict, source: Source) -> list[tuple[str, str]]:
         why = run.labels.reasons[code]
         found.append((why if share == len(labels) else f"{share} of {len(labels)} units: {why}", _remedy(why)))
     return found
+
+
+def _of_idle(source: Source) -> tuple[str, str]:
+    """Return why a tensor was never seen to write units, with its remedy."""
+    if source.fault:
+        return f"its {source.name} {source.fault}", _remedy(source.fault)
+    return _UNUSED, "Pass an example that uses it"
 
 
 def _remedy(why: str) -> str:

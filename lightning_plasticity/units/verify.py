@@ -28,7 +28,6 @@ held at the values of the first run (:class:`~lightning_plasticity.units.statist
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 import torch
@@ -41,99 +40,13 @@ from lightning_plasticity.units.completeness import incomplete
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.laws import Chosen
 from lightning_plasticity.units.need import unneeded
+from lightning_plasticity.units.proof import UnitProof, UnitProofs
 from lightning_plasticity.units.sandbox import ExampleInputs, Sandbox, sandbox
-from lightning_plasticity.units.table import aligned
 from lightning_plasticity.units.unit_map import UnitMap
 
 _BITS = 4
 _SCALES = (1.0, 10.0)
 _CONNECTED = 4
-
-
-@dataclass
-class UnitProof:
-    """What was shown of one group; None where a law could be neither shown nor refuted.
-
-    Args:
-        group: Name of the group.
-        size: Number of its units.
-        coupled: Whether independence was shown with the statistics of norms held constant.
-        modes: The modes in which the model could run and independence was checked.
-        independent: With nothing reading them, redrawn units do not reach the output.
-        sensitive: With everything in place, they do.
-        minimal: Each outgoing slot is needed.
-        exclusive: The outgoing slots read nothing but the units; None if the units are never silent and have no tap.
-        complete: No entry of the units was forgotten; None for a single unit.
-        tapped: The tap shows the units, each at its place; None without a tap.
-        problems: What was found wrong.
-    """
-
-    group: str
-    size: int
-    coupled: bool
-    modes: tuple[str, ...]
-    independent: bool = True
-    sensitive: bool = True
-    minimal: bool = True
-    exclusive: bool | None = True
-    complete: bool | None = True
-    tapped: bool | None = True
-    problems: list[str] = field(default_factory=list)
-
-    @property
-    def proven(self) -> bool:
-        """Whether all laws hold, as far as they apply."""
-        units = self.independent and self.sensitive and self.minimal and self.exclusive is True
-        return units and self.complete is not False and self.tapped is not False
-
-    def refute(self, law: str, problem: str, verdict: bool | None = False) -> None:
-        """Note that a law does not hold, or (None) that it could not be shown."""
-        if getattr(self, law) is not False:
-            setattr(self, law, verdict)
-        self.problems.append(problem)
-
-
-@dataclass(frozen=True)
-class UnitProofs:
-    """The proofs of all groups of a map.
-
-    Args:
-        proofs: One proof per group, in the order of the map.
-        runs: How often the model was run.
-    """
-
-    proofs: tuple[UnitProof, ...]
-    runs: int
-
-    def __iter__(self) -> Iterator[UnitProof]:
-        return iter(self.proofs)
-
-    def __len__(self) -> int:
-        return len(self.proofs)
-
-    def __getitem__(self, name: str) -> UnitProof:
-        return {proof.group: proof for proof in self.proofs}[name]
-
-    @property
-    def failed(self) -> tuple[UnitProof, ...]:
-        """The proofs in which some law does not hold."""
-        return tuple(proof for proof in self.proofs if not proof.proven)
-
-    def summary(self) -> str:
-        """Return a table for people: one line per group, then one per problem.
-
-        Returns:
-            The table as text, without a trailing newline.
-        """
-        columns = ("independent", "sensitive", "minimal", "exclusive", "complete", "tapped")
-        rows: list[tuple[str, ...]] = [("group", "units", *columns, "modes")]
-        words = {True: "yes", False: "NO", None: "-"}
-        for proof in self.proofs:
-            verdicts = (words[getattr(proof, column)] for column in columns)
-            rows.append((proof.group, str(proof.size), *verdicts, ", ".join(proof.modes)))
-        lines = aligned(rows)
-        lines += [f"{proof.group}: {problem}" for proof in self.proofs for problem in proof.problems]
-        return "\n".join(lines)
 
 
 def verify_units(
@@ -175,6 +88,9 @@ def verify_units(
         >>> print(verify_units(model, x, discover_units(model, x)).summary())
         group  units  independent  sensitive  minimal  exclusive  complete  tapped  modes
         0      8      yes          yes        yes      yes        yes       yes     evaluation, training
+        independent: while nothing reads them, they do not reach the output; sensitive: otherwise they do; minimal: each
+        reader is needed; exclusive: the readers read nothing else; complete: nothing that writes them was forgotten;
+        tapped: the tap shows them, each at its place; -: neither shown nor refuted
     """
     with sandbox(model, example_inputs, dtype=dtype, seed=seed) as box:
         try:
@@ -235,7 +151,7 @@ class _Rounds:
 
     def __init__(self, box: Sandbox, groups: Sequence[UnitGroup], proofs: dict[str, UnitProof], samples: int) -> None:
         self.box, self.groups, self.proofs, self.samples = box, groups, proofs, samples
-        self.silent_at = dict.fromkeys((group.name for group in groups), 0.0)  # the bias at which units carry nothing
+        self.silenced = dict.fromkeys((group.name for group in groups), 0)  # the way in which they carry nothing
         self.seen: set[str] = set()  # groups whose units moved at their taps
 
     def prove(self, modes: Sequence[bool]) -> None:
@@ -299,12 +215,12 @@ class _Rounds:
             self.proofs[group.name].refute("tapped", problem)
 
     def _prove_exclusive(self, chosen: Chosen) -> None:
-        """Silence units by zeros; where that leaves something, by a negative bias; else by what the tap shows."""
-        for constant in (0.0, laws.SATURATED):
-            now = [(group, units) for group, units in chosen if self.silent_at[group.name] == constant]
-            loud = laws.blamed(partial(laws.exclusive, constant=constant), self.box, now)
+        """Silence the units, each group in the first way in which it carries nothing; else by what the tap shows."""
+        for number, how in enumerate(laws.SILENCES):
+            now = [(group, units) for group, units in chosen if self.silenced[group.name] == number]
+            loud = laws.blamed(partial(laws.exclusive, how=how), self.box, now)
             for group, units in now:
-                if group.name in loud and constant == 0.0:
-                    self.silent_at[group.name] = laws.SATURATED
+                if group.name in loud and number + 1 < len(laws.SILENCES):
+                    self.silenced[group.name] += 1
                 elif group.name in loud and not (verdict := laws.self_contained(self.box, group, units)):
                     self.proofs[group.name].refute("exclusive", loud[group.name], verdict)
