@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from lightning_plasticity.units.comparison import as_real
@@ -93,15 +92,18 @@ def _leaves(box: Sandbox, listener: Listener, statistics: bool) -> Generator[lis
     def leaf_of(tensor: Tensor) -> Tensor:
         if id(tensor) not in leaves:
             leaf = leaves[id(tensor)] = tensor.detach().requires_grad_()
-            leaf.register_post_accumulate_grad_hook(partial(_hand_over, tensor, box, listener))
+            leaf.register_post_accumulate_grad_hook(  # type: ignore[no-untyped-call]
+                partial(_hand_over, tensor, box, listener)
+            )
         return leaves[id(tensor)]
 
     for module in box.model.modules():  # what modules hold is put back by the sandbox
-        holders = [module._parameters, *([module._buffers] if statistics and _is_norm(module) else [])]
+        holders: list[dict[str, Any]] = [module._parameters]
+        holders += [module._buffers] if statistics and _is_norm(module) else []
         for holder in holders:
             for name, tensor in holder.items():
                 if tensor is not None and tensor.is_floating_point():
-                    holder[name] = leaf_of(tensor)  # type: ignore[assignment]
+                    holder[name] = leaf_of(tensor)
     yield list(leaves.values())
 
 
@@ -119,7 +121,7 @@ class _WrittenOutBatchNorm(TorchFunctionMode):
     """Compute batch norms of running statistics step by step, since torch does not differentiate by these."""
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        return (_batch_norm if func is F.batch_norm else func)(*args, **(kwargs or {}))
+        return (_batch_norm if func is nn.functional.batch_norm else func)(*args, **(kwargs or {}))
 
 
 def _batch_norm(
@@ -133,7 +135,7 @@ def _batch_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     if training or mean is None or variance is None:
-        return F.batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
+        return nn.functional.batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
     shape = (1, -1, *(1 for _ in x.shape[2:]))
     normed = (x - mean.reshape(shape)) * (variance.reshape(shape) + eps).rsqrt()
     normed = normed if weight is None else normed * weight.reshape(shape)

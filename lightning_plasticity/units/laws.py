@@ -27,8 +27,8 @@ Law = Callable[[Sandbox, Chosen], Problems]
 _PAIRS = 6
 
 SILENCES = ((0.0, 0.0), (-1e3, 0.0), (0.0, 1e-18))
-"""What to set biases and weights to, so that units carry nothing: at zero; at a bias that makes a sigmoid, a softplus or
-an exponential zero; at a weight whose norm can be divided by."""
+"""What to set biases and weights to, so that units carry nothing: zero; a bias that makes a sigmoid, a softplus or an
+exponential zero; a weight whose norm can be divided by."""
 
 
 def blamed(law: Law, box: Sandbox, chosen: Chosen) -> Problems:

@@ -1,4 +1,4 @@
-"""Whether units matter, and whether each of their outgoing slots does: by derivatives, or else by changing the slots."""
+"""Whether units matter, and whether each of their outgoing slots does: by derivatives, else by changing the slots."""
 
 from __future__ import annotations
 

@@ -238,11 +238,11 @@ def _to_float(leaf: Any, dtype: torch.dtype) -> Any:
 
 @contextmanager
 def _data_swapped(
-    model: nn.Module, weights: torch.dtype, buffers: torch.dtype, generator: torch.Generator
+    model: nn.Module, weights: torch.dtype, others: torch.dtype, generator: torch.Generator
 ) -> Generator[None, None, None]:
     """Give every parameter and buffer a copy of its data, in generic position, during the block."""
-    stored = [(parameter, weights) for parameter in model.parameters()]
-    stored += [(buffer, buffers) for buffer in model.buffers()]  # type: ignore[misc]
+    stored = [(p, weights if p.ndim > 1 else others) for p in model.parameters()]  # biases must have the inputs' dtype
+    stored += [(buffer, others) for buffer in model.buffers()]  # type: ignore[misc]
     originals = [(tensor, tensor.data) for tensor, _ in stored]
     storages: dict[int, Tensor] = {}
     try:

@@ -8,18 +8,18 @@ For a unit with incoming and norm entries ``a`` and outgoing entries ``w``, the 
   a constant that does not depend on any input or on any other weight;
 * *sensitivity*: ``f(a, w) != f(a', w)``: the unit does matter;
 * *minimality*: ``f`` depends on the entries in each outgoing slot: with exclusivity, each slot reads the unit;
-* *completeness*: exchanging all entries of two units leaves the output as it is, so none was forgotten; or, where no two
-  units have the same place, no entry outside of all slots acts through one unit alone;
+* *completeness*: exchanging all entries of two units leaves the output as it is, so none was forgotten; or, where no
+  two units have the same place, no entry that is said to write no unit acts through one unit alone;
 * *tap*: a redrawn unit changes its own features of the tapped activation and those of no other unit.
 
-What is shown, and of how much. Equal means a difference of at most 1e-9 of the largest output, in double precision, with
-all weights and statistics in generic position. Independence (in evaluation and in training mode), exclusivity and the
-tap (in evaluation mode) are shown for up to ``samples`` units of every group, of all groups at once. Each of these units
-has a random code of four bits, and in the round of each bit, those in whose code it is set are changed together: about
-half, so that the others go on carrying the signal, and so that a mistake that two units share (exchanged columns) is
-seen in the rounds in which they differ. If a round fails, the groups are halved until the guilty ones are found. Groups
-of fewer than four units, which may be all that connects input and output, are tried alone. Sensitivity and minimality
-are shown per group and slot by derivatives, completeness by pairs of units.
+What is shown, and of how much. Equal means a difference of at most 1e-9 of the largest output, in double precision,
+with all weights and statistics in generic position. Independence (in evaluation and in training mode), exclusivity and
+the tap (in evaluation mode) are shown for up to ``samples`` units of every group, of all groups at once. Each of these
+units has a random code of four bits, and in the round of each bit, those in whose code it is set are changed together:
+about half, so that the others go on carrying the signal, and so that a mistake that two units share (exchanged columns)
+is seen in the rounds in which they differ. If a round fails, the groups are halved until the guilty ones are found.
+Groups of fewer than four units, which may be all that connects input and output, are tried alone. Sensitivity and
+minimality are shown per group and slot by derivatives, completeness by pairs of units.
 
 The units of a ``coupled`` group share the statistics of a norm; for them independence is shown with these statistics
 held at the values of the first run (:class:`~lightning_plasticity.units.statistics.FrozenStatistics`).
