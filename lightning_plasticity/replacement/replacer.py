@@ -231,21 +231,23 @@ class UnitReplacer:
         with torch.no_grad():
             memory.after_step()
             trained, samples = self._observation.collect(self._owned[position])
-            for i in trained:
-                self.ages[i].advance()
             for statistic in self._statistics:
                 statistic.update(self.memory, samples)
-            self._replace(trained)
+            due = self._advance(trained)
+            if due:
+                self._replace(due)
 
-    def _replace(self, trained: Sequence[int]) -> None:
+    def _advance(self, trained: Sequence[int]) -> dict[int, int]:
+        """Let a step pass for the units of the trained groups; return how many of them may be replaced now."""
         due = {}
         for i in trained:
-            if self.ages[i].step % self.methods[i].every_n_steps == 0:
-                count = self.methods[i].selection.due(self.ages[i], self.generator)
-                if count:
-                    due[i] = count
-        if not due:
-            return
+            ages, method = self.ages[i], self.methods[i]
+            ages.advance()
+            if ages.step % method.every_n_steps == 0 and (count := method.selection.due(ages, self.generator)):
+                due[i] = count
+        return due
+
+    def _replace(self, due: Mapping[int, int]) -> None:
         average(self.memory)
         scores = {i: self._score(i, self.generator) for i in due}
         chosen = {i: self.methods[i].selection.choose(scores[i], due[i], self.ages[i], self.generator) for i in due}
