@@ -11,9 +11,10 @@ units there are. Read the files in this order:
 2. Labels: ``labels`` (what a label is, and which are one unit), ``meeting`` (two labels meet in an element-wise
    operation), ``columns`` (many labels meet in a reduction or in a weight column).
 3. Where labels are kept: ``shadow`` (beside the model's memory), ``sources`` (parameters and buffers, and the labels of
-   their rows and entries), ``frames`` (which module is running), ``tape`` (weights computed from parameters),
+   their rows and entries), ``frames`` (which module is running), ``tape`` (how weights were computed from parameters),
    ``memory`` (what the first run concluded), and all of them together: ``execution``.
-4. The run: ``trace`` follows every operation of the model; ``rules`` says what each class of operations does to labels.
+4. The run: ``trace`` follows every operation of the model; ``rules`` says what each class of operations does to
+   labels; ``computed`` gives the rows and columns of computed weights back to the parameters they were computed from.
 5. The result: ``discover`` runs the model until nothing changes, ``verdict`` turns labels into groups, ``reasons`` says
    why the others are none, ``refusals`` names the models that cannot be taken apart at all.
 6. The proof, which shares nothing with discovery but the slots: ``laws`` (what holds of a unit), ``statistics`` (norms

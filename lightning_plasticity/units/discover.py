@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeAlias, get_args
 from torch import Tensor, nn
 
 from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.units.computed import follow_back
 from lightning_plasticity.units.execution import Execution
 from lightning_plasticity.units.frames import Frames
 from lightning_plasticity.units.guards import untouched
@@ -96,6 +97,7 @@ def _settled(model: nn.Module, forward: Callable[[], Any], names: dict[nn.Module
         run = Execution(labels, sources, Frames(names), label_step)
         for training in (False, True):
             run_under_labels(run, model, forward, training)
+        follow_back(run)
         labels.settle()
         verdict = Verdict(run, through_norms)
         guilty = verdict.guilty()

@@ -8,25 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from lightning_plasticity.units.columns import agree, mix
 from lightning_plasticity.units.frames import Frames, TapCandidate
-from lightning_plasticity.units.labels import FOREIGN, NOBODY, Labels, foreign
+from lightning_plasticity.units.labels import FOREIGN, NOBODY, UNREAD, Labels, foreign
 from lightning_plasticity.units.meeting import PRODUCT, Manner, meet
 from lightning_plasticity.units.memory import Memory
 from lightning_plasticity.units.shadow import Origin, Shadow, compact, geometry
 from lightning_plasticity.units.slot import SlotKind
 from lightning_plasticity.units.sources import Orientation, Source, Sources, orientation
-from lightning_plasticity.units.tape import DerivedUse, Step, Tape
-
-Role: TypeAlias = Literal["in", "out"]
-
-UNREAD = -1
-"""In the labels of the columns of a weight: no layer has read this part of the tensor."""
+from lightning_plasticity.units.tape import DerivedUse, Role, Step, Tape
 
 
 @dataclass(eq=False)
@@ -170,16 +164,15 @@ class Execution:
         source = self.sources.find(weight)
         if source is None:
             owner = self.tape.name(weight, self.sources)
-            born = self.sources.row_labels(owner, weight, rows, frozenset(contracted))
-            self.derived.append(DerivedUse(weight, "in", born, self.clock, self.frames.path))
-            for leaf in self.tape.leaves(weight, self.sources):
-                leaf.fault = "is not a weight itself: the weight that is used is computed from it"
+            along = frozenset(weight.stride(d) for d in contracted if weight.shape[d] > 1)  # tells rows from columns
+            born = self.sources.row_labels(owner, weight, rows, along)
+            self._derive(weight, "in", born)
             return self.labels.alive(born)
         along = orientation(source, weight, contracted)
         born = self.sources.row_labels(source, weight, rows, along)
         source.orientations.add(along)
         source.calls += 1
-        self._record(source, "in", along, source.own_shape(weight, born, NOBODY))
+        self.record(source, "in", along, source.own_shape(weight, born, NOBODY), self.clock)
         return self.labels.alive(born)
 
     def read_columns(self, weight: Tensor, contracted: list[int], columns: Tensor, read: Tensor) -> None:
@@ -194,13 +187,12 @@ class Execution:
         self.clock += 1
         source = self.sources.find(weight)
         if source is None:
-            self.derived.append(DerivedUse(weight, "out", columns, self.clock, self.frames.path))
-            self.spoil(columns, "it is read by a weight that is computed from parameters")
+            self._derive(weight, "out", columns)
         else:
             along = orientation(source, weight, contracted)
             source.orientations.add(along)
             source.recurrent |= self._feeds_itself(source, along, columns)
-            self._record(source, "out", along, source.own_shape(weight, columns, UNREAD))
+            self.record(source, "out", along, source.own_shape(weight, columns, UNREAD), self.clock)
         if (columns > FOREIGN).any():
             self.taps += self.frames.taps(read, self.clock, self.shadow.labels)
 
@@ -212,10 +204,22 @@ class Execution:
         read, written = (self.labels.find(labels[labels > 0]) for labels in (columns, rows.labels))
         return bool(torch.isin(read, written).any())
 
-    def _record(self, source: Source, role: Role, along: Orientation, labels: Tensor) -> None:
+    def _derive(self, weight: Tensor, role: Role, labels: Tensor) -> None:
+        self.derived.append(DerivedUse(weight, role, labels, self.clock, self.frames.path, len(self.tape.steps)))
+
+    def record(self, source: Source, role: Role, along: Orientation, labels: Tensor, time: int) -> None:
+        """Note the units of the rows or columns of a weight.
+
+        Args:
+            source: The weight.
+            role: Whether its rows write or its columns read.
+            along: Its orientation.
+            labels: Compact labels in its shape; they agree with what was noted before, or are spoiled.
+            time: When it was used.
+        """
         known = self.uses.get((source, role, along))
         if known is None:
-            self.uses[source, role, along] = Use(source, role, labels, self.clock)
+            self.uses[source, role, along] = Use(source, role, labels, time)
         elif known.labels.shape != labels.shape or not torch.equal(known.labels, labels):
             shape = torch.broadcast_shapes(known.labels.shape, labels.shape)  # type: ignore[no-untyped-call]
             a, b = known.labels.expand(shape), labels.expand(shape)

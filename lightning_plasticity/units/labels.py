@@ -20,6 +20,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+UNREAD = -1
+"""Among the labels of the columns of a weight: no layer has read this part of the tensor."""
+
 NOBODY = 0
 """The label of constants; neutral wherever it meets another label."""
 

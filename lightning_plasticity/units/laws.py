@@ -25,6 +25,7 @@ Law = Callable[[Sandbox, Chosen], dict[str, str]]
 _SCALES = (1.0, 10.0)
 _ATTEMPTS = 4
 _SATURATED = -1e3  # a bias that makes a sigmoid, a softplus or an exponential zero
+_NEARLY_NOTHING = 1e-18  # a weight that carries nothing, but whose norm can be divided by
 
 
 def jointly(law: Law, box: Sandbox, chosen: Chosen) -> dict[str, str]:
@@ -148,14 +149,14 @@ def exclusive(box: Sandbox, chosen: Chosen) -> dict[str, str]:
         What is wrong, by group.
     """
     problems: dict[str, str] = {}
-    for constant in (0.0, _SATURATED):
+    for constant, weight in ((0.0, 0.0), (_SATURATED, 0.0), (0.0, _NEARLY_NOTHING)):
         frozen = FrozenStatistics()
         with box.edited():
-            _silence(box, chosen, constant)
+            _silence(box, chosen, constant, weight)
             before = box.run(frozen)
             _cut(box, chosen)
             change = difference(before, box.run(frozen.replay()))
-        if change <= box.tolerance:
+        if change <= box.tolerance and not any(output.isnan().any() for output in before):
             return {}
         problems = problems or _about(chosen, f"though they are silent, their outgoing slots add {change:.1e}")
     return problems
@@ -262,9 +263,9 @@ def _cut(box: Sandbox, chosen: Chosen) -> None:
         box.fill(group.outgoing, units, 0.0)
 
 
-def _silence(box: Sandbox, chosen: Chosen, constant: float) -> None:
+def _silence(box: Sandbox, chosen: Chosen, constant: float, weight: float = 0.0) -> None:
     for group, units in chosen:
-        box.silence(group.incoming + group.norms, units, constant)
+        box.silence(group.incoming + group.norms, units, constant, weight)
 
 
 def _redraw(box: Sandbox, chosen: Chosen, scale: float) -> None:

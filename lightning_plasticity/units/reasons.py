@@ -17,6 +17,8 @@ _REMEDIES = {
     "normalisation layer": "Pass through_norms=True",
     "has no rule": "Replace the operation by others, or leave the layer alone",
     "tied weights": "Give each use a weight of its own to have its units treated",
+    "belongs to one unit": "Compute each row of the weight by itself, or remove the parametrisation",
+    "silences one unit": "Remove the parametrisation of the layer that reads it",
     "leave torch": "Keep the computation in PyTorch",
 }
 _RECURRENT = (
@@ -49,10 +51,12 @@ def left_out(verdict: Verdict, groups: Sequence[UnitGroup], streams: Sequence[Un
             reasons = [(_STREAM, "discover_units(..., residual='group') lists them")] if is_layer else []
         elif isinstance(source.module, (nn.RNNBase, nn.RNNCellBase)) and source.path not in offered:
             reasons = [_RECURRENT] if source.tensor.ndim > 1 else []
+        elif source.undivided:
+            reasons = [(source.undivided, _remedy(source.undivided))] if source.is_parameter else []
         elif any(use.role == "in" and use.source is source for use in run.uses.values()):
             reasons = _of_rows(verdict, source)
         elif source.is_parameter and source.path not in offered and source.tensor.ndim > 1:
-            reasons = [(source.fault or _UNUSED, "" if source.fault else "Pass an example that uses it")]
+            reasons = [_of_idle(source)] if source.fault or not source.orientations else []
         rows.setdefault(source.layer, []).extend(Skipped(source.layer, *reason) for reason in reasons)
     return tuple(dict.fromkeys(entry for entries in rows.values() for entry in entries))
 
@@ -101,6 +105,13 @@ def _of_rows(verdict: Verdict, source: Source) -> list[tuple[str, str]]:
         why = run.labels.reasons[code]
         found.append((why if share == len(labels) else f"{share} of {len(labels)} units: {why}", _remedy(why)))
     return found
+
+
+def _of_idle(source: Source) -> tuple[str, str]:
+    """Return why a tensor was never seen to write units, with its remedy."""
+    if source.fault:
+        return f"its {source.name} {source.fault}", _remedy(source.fault)
+    return _UNUSED, "Pass an example that uses it"
 
 
 def _remedy(why: str) -> str:

@@ -112,10 +112,10 @@ class Sandbox:
             self.assign(slot, one, second)
             self.assign(slot, other, first)
 
-    def silence(self, slots: Iterable[Slot], units: Tensor, constant: float = 0.0) -> None:
-        """Write zeros, but one as a variance and ``constant`` where the entries are added."""
+    def silence(self, slots: Iterable[Slot], units: Tensor, constant: float = 0.0, weight: float = 0.0) -> None:
+        """Write zeros, but one as a variance, ``constant`` where the entries are added, and ``weight`` as a weight."""
         for slot in slots:
-            value = {"variance": 1.0, "bias": constant, "shift": constant}.get(slot.kind, 0.0)
+            value = {"variance": 1.0, "bias": constant, "shift": constant, "weight": weight}.get(slot.kind, 0.0)
             self.assign(slot, units, value)
 
     @contextmanager
@@ -265,7 +265,7 @@ def _data_swapped(model: nn.Module, dtype: torch.dtype, generator: torch.Generat
             tensor.data = _copy(data, dtype, storages)
         for parameter in model.parameters():
             if parameter.requires_grad and parameter.is_floating_point():
-                _to_generic_position(parameter.data, generator)
+                to_generic_position(parameter.data, generator)
         yield
     finally:
         for tensor, data in originals:
@@ -281,7 +281,8 @@ def _copy(data: Tensor, dtype: torch.dtype, storages: dict[int, Tensor]) -> Tens
     return storages[key].as_strided(data.shape, data.stride(), data.storage_offset())
 
 
-def _to_generic_position(value: Tensor, generator: torch.Generator) -> None:
+def to_generic_position(value: Tensor, generator: torch.Generator) -> None:
+    """Move weights slightly, and redraw those that are (nearly) zero, so that no zero hides a path."""
     """Move weights slightly and redraw those that are (nearly) zero, so that no zero hides a path."""
     fan = math.prod(value.shape[1:]) if value.ndim > 1 else 100
     noise = torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)

@@ -41,6 +41,8 @@ class Source:
         calls: How often its rows were used.
         recurrent: Whether its columns read what its rows wrote in an earlier use.
         fault: Why none of its entries may be given to a unit; empty if they may.
+        used_by: The module that uses a weight computed from it; empty if it is used itself.
+        undivided: Why the rows of that weight do not belong to entries of it; empty if they do.
     """
 
     path: str
@@ -56,16 +58,18 @@ class Source:
     calls: int = 0
     recurrent: bool = False
     fault: str = ""
+    used_by: str = ""
+    undivided: str = ""
 
     @property
     def layer(self) -> str:
-        """The dotted name of the owner; of the tensor itself if the model owns it directly."""
-        return self.path.rpartition(".")[0] or self.path
+        """The dotted name of the layer that uses it, else of its owner; its own if the model owns it directly."""
+        return self.used_by or self.path.rpartition(".")[0] or self.path
 
     @property
     def place(self) -> str:
         """The name of a group that it writes first: the layer of a weight; its own, if it has a name of its own."""
-        return self.layer if "weight" in self.name else self.path
+        return self.layer if self.used_by or "weight" in self.name else self.path
 
     @property
     def problem(self) -> str:
@@ -88,7 +92,7 @@ class Source:
         """Forget what the last runs did with the tensor; keep its labels."""
         self.kinds.clear()
         self.orientations.clear()
-        self.elementwise, self.calls, self.fault = False, 0, ""
+        self.elementwise, self.calls, self.fault, self.undivided = False, 0, "", ""
 
     def own_shape(self, view: Tensor, labels: Tensor, missing: int = 0) -> Tensor:
         """Translate compact labels of a view of the tensor to compact labels of the tensor itself.

@@ -15,8 +15,8 @@ aten = torch.ops.aten
 class FrozenStatistics(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Record the statistics of norms in the first run and use the recorded ones in all later runs.
 
-    A statistic is what a fused layer, group or RMS norm computes from its input, and, for norms written by hand, the
-    result of ``rsqrt``, ``var``, ``std``, a vector norm, or of a ``mean`` that keeps the one dimension it reduces.
+    A statistic is what a fused layer, group, RMS or weight norm computes from its input, and for norms written by hand
+    the result of ``rsqrt``, ``var``, ``std``, a vector norm, or of a ``mean`` that keeps the one dimension it reduces.
     Batch statistics belong to single channels; they are not touched.
     """
 
@@ -32,23 +32,36 @@ class FrozenStatistics(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func not in _FUSED and func not in _STATISTICS and not _keeps_its_one_dimension(func, args):
+        if not has_statistics(func, args):
             return func(*args, **kwargs)
         if self._position is None:
             result = func(*args, **kwargs)
-            self._recorded.append(_copy(result[1:] if func in _FUSED else result))  # the model may write into it
+            self._recorded.append(statistics_of(func, result))
             return result
-        statistics = _copy(self._recorded[self._position])
         self._position += 1
-        return (_FUSED[func](statistics, *args, **kwargs), *statistics) if func in _FUSED else statistics
+        return with_statistics(func, args, kwargs, self._recorded[self._position - 1])
+
+
+def has_statistics(func: Any, args: tuple[Any, ...]) -> bool:
+    """Return whether an operation computes statistics, alone or besides what it normalises with them."""
+    if func is aten.mean.dim:
+        return len(args) > 2 and args[2] is True and args[1] is not None and len(args[1]) == 1
+    return func in _FUSED or func in _STATISTICS
+
+
+def statistics_of(func: Any, result: Any) -> Any:
+    """Return a copy of the statistics among the results of an operation; whoever has the result may write into it."""
+    return _copy(result[1:] if func in _FUSED else result)
+
+
+def with_statistics(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], statistics: Any) -> Any:
+    """Return what an operation returns if it uses these statistics in place of its own."""
+    statistics = _copy(statistics)
+    return (_FUSED[func](statistics, *args, **kwargs), *statistics) if func in _FUSED else statistics
 
 
 def _copy(statistics: Any) -> Any:
     return statistics.clone() if isinstance(statistics, Tensor) else tuple(s.clone() for s in statistics)
-
-
-def _keeps_its_one_dimension(func: Any, args: tuple[Any, ...]) -> bool:
-    return func is aten.mean.dim and len(args) > 2 and args[2] is True and args[1] is not None and len(args[1]) == 1
 
 
 def _layer_norm(
@@ -79,6 +92,10 @@ def _group_norm(
     return _affine(normed, *(p if p is None else p.reshape(per_channel) for p in (weight, bias)))
 
 
+def _weight_norm(statistics: tuple[Tensor], direction: Tensor, length: Tensor, dim: int = 0) -> Tensor:
+    return direction * (length / statistics[0])
+
+
 def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
     x = x if weight is None else x * weight
     return x if bias is None else x + bias
@@ -88,6 +105,7 @@ _FUSED: dict[Any, Callable[..., Tensor]] = {
     aten.native_layer_norm.default: _layer_norm,
     aten._fused_rms_norm.default: _rms_norm,
     aten.native_group_norm.default: _group_norm,
+    aten._weight_norm_interface.default: _weight_norm,
 }
 _STATISTICS = frozenset(
     {

@@ -9,13 +9,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from lightning_plasticity.units.execution import Execution, Role
+from lightning_plasticity.units.execution import Execution
 from lightning_plasticity.units.frames import TapCandidate
 from lightning_plasticity.units.group import Tap, UnitGroup
 from lightning_plasticity.units.labels import FOREIGN, NOBODY
 from lightning_plasticity.units.shadow import compact
 from lightning_plasticity.units.slot import Slot, SlotKind
 from lightning_plasticity.units.sources import Source
+from lightning_plasticity.units.tape import Role
 
 
 @dataclass(eq=False)

@@ -40,17 +40,28 @@ def lora_on_frozen_layers():
     return model, torch.randn(16, 4)
 
 
-@specimen(
-    {"0": "8: 0.* > 2.a"},
-    may=("2",),
-    known_gap="weights that are computed from parameters are not followed back to them",
-)
+@specimen({"0": "8: 0.* > 2.a"}, refused={"2": "output"})
 def lora_merged():
     class Merged(LoRALinear):
         def forward(self, x: Tensor) -> Tensor:
             return F.linear(x, self.b @ self.a, self.base.bias)
 
     return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), Merged(8, 2, 3)), torch.randn(16, 4)
+
+
+@specimen(
+    {
+        "0": "8: 0.* > 2.base.weight 2.a",
+        "2": "6: 2.base.* 2.b > 4.base.weight 4.a",
+    },
+    refused={"4": "output"},
+)
+def lora_added_to_the_weight():
+    class Added(LoRALinear):
+        def forward(self, x: Tensor) -> Tensor:
+            return F.linear(x, self.base.weight + 0.5 * self.b @ self.a, self.base.bias)
+
+    return nn.Sequential(nn.Linear(4, 8), nn.ReLU(), Added(8, 6, 3), nn.ReLU(), Added(6, 2, 3)), torch.randn(16, 4)
 
 
 @specimen(

@@ -8,8 +8,6 @@ from torch.nn.utils import parametrizations
 
 from zoo.registry import specimen
 
-GAP = "weights that are computed from parameters are not followed back to them"
-
 
 @specimen({"0": "8: 0.* > 2.weight", "2": "6: 2.* > 4.weight"})
 def mlp():
@@ -158,15 +156,16 @@ def pixel_shuffle():
 
 
 @specimen(
-    {"0": "8: 0.parametrizations.weight.* 0.bias > 2.weight", "2": "6: 2.* > 4.parametrizations.weight.original1"},
-    known_gap=GAP,
+    {"0": "8: 0.parametrizations.weight.* 0.bias > 2.weight", "2": "6~: 2.* > 4.parametrizations.weight.original1"}
 )
 def weight_norm():
     first, last = parametrizations.weight_norm(nn.Linear(4, 8)), parametrizations.weight_norm(nn.Linear(6, 2))
     return nn.Sequential(first, nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), last), torch.randn(16, 4)
 
 
-@specimen({}, may=("2",), refused={"0.parametrizations.weight": ""})
+@specimen(
+    {}, refused={"0": "none of whose entries belongs to one unit", "2": "set to zero, silences one unit", "4": "(mv,"}
+)
 def spectral_norm():
     first, last = parametrizations.spectral_norm(nn.Linear(4, 8)), parametrizations.spectral_norm(nn.Linear(6, 2))
     return nn.Sequential(first, nn.ReLU(), nn.Linear(8, 6), nn.ReLU(), last), torch.randn(16, 4)
@@ -180,7 +179,7 @@ class StandardizedConv2d(nn.Conv2d):
         return self._conv_forward(x, (self.weight - mean) / (std + 1e-5), self.bias)
 
 
-@specimen({"2": "5: 2.* > 4.weight", "4": "6: 4.* > 6.weight"}, refused={"0": ""}, known_gap=GAP)
+@specimen({"2": "5: 2.* > 4.weight", "4": "6: 4.* > 6.weight"}, refused={"0": "set to zero, silences"})
 def weight_standardised_conv():
     layers = [nn.Conv2d(3, 4, 3), nn.ReLU(), StandardizedConv2d(4, 5, 3), nn.ReLU(), nn.Conv2d(5, 6, 3), nn.ReLU()]
     return nn.Sequential(*layers, nn.Conv2d(6, 2, 1)), torch.randn(4, 3, 8, 8)

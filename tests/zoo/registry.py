@@ -23,7 +23,6 @@ class Specimen:
         may: Names of groups that are right too, but that we do not insist on.
         refused: Layers that must be reported as skipped, with a word of the reason.
         slow: Whether the model takes seconds rather than milliseconds.
-        known_gap: Why some of the groups are not found yet; empty if all are.
     """
 
     make: Factory
@@ -31,7 +30,6 @@ class Specimen:
     may: tuple[str, ...] = ()
     refused: tuple[tuple[str, str], ...] = ()
     slow: bool = False
-    known_gap: str = ""
 
 
 SPECIMENS: dict[str, Specimen] = {}
@@ -43,12 +41,11 @@ def specimen(
     may: tuple[str, ...] = (),
     refused: dict[str, str] | None = None,
     slow: bool = False,
-    known_gap: str = "",
 ) -> Callable[[Factory], Factory]:
     """Register a factory under its name."""
 
     def register(make: Factory) -> Factory:
-        SPECIMENS[make.__name__] = Specimen(make, groups, may, tuple((refused or {}).items()), slow, known_gap)
+        SPECIMENS[make.__name__] = Specimen(make, groups, may, tuple((refused or {}).items()), slow)
         return make
 
     return register

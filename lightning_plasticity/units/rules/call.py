@@ -104,7 +104,10 @@ class Call:
     def outs(self) -> list[Tensor]:
         """The tensors returned, and those changed in place."""
         outs = tensors_in(self.out if isinstance(self.out, (tuple, list)) else (self.out,))
-        for position, name in self.signature.written:
-            value = self.args[position] if position < len(self.args) else self.kwargs.get(name)
-            outs += [t for t in tensors_in((value,)) if not any(t is o for o in outs)]
-        return outs
+        return outs + [t for t in self.written if not any(t is o for o in outs)]
+
+    @property
+    def written(self) -> list[Tensor]:
+        """The tensors changed in place."""
+        places = self.signature.written
+        return tensors_in(self.args[i] if i < len(self.args) else self.kwargs.get(name) for i, name in places)

@@ -98,8 +98,8 @@ def observe(run: Execution, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
             run.shadow.mark(t, Origin.DERIVED if weights else Origin.CONSTANT)
             if call.signature.written:
                 run.shadow.put(t, None)
-    if weights:
-        run.tape.record(Step(func, args, kwargs, call.inputs, call.outs))
+    if weights and not call.signature.is_view:
+        run.tape.record(Step(func, args, kwargs, call.inputs, call.outs, call.written))
 
 
 def label_step(run: Execution, step: Step) -> None:
@@ -109,8 +109,7 @@ def label_step(run: Execution, step: Step) -> None:
 
 
 def _label(run: Execution, call: Call) -> None:
-    faulty = [run.sources.find(t) for t in call.outs if call.signature.written]
-    for source in faulty:
+    for source in map(run.sources.find, call.written):
         if source is not None and source.is_parameter:
             source.fault = "is changed by the forward pass itself"
     touched = any(run.shadow.labels(t) is not None or run.is_weight(t) for t in call.inputs)
