@@ -1,23 +1,25 @@
 """UPGD and its rivals on two streams that punish forgetting and rigidity.
 
-    uv run examples/upgd.py                                  # digits, about 9 minutes of one core
-    uv run examples/upgd.py --data mnist --data-root ~/data  # the paper's networks; see --help
+    uv run examples/upgd.py                                    # digits, about 8 minutes of one core
+    uv run examples/upgd.py --data-root DATA --max-steps 1000000       # MNIST, the paper's networks and lengths
+    uv run examples/upgd.py --data-root DATA --images emnist47 --streams label-permuted
 
 One sample at a time, as in Elsayed and Mahmood (ICLR 2024): in the *input-permuted* stream the pixels of each
 experience are shuffled anew, in the *label-permuted* stream the labels are. Each method trains the same ReLU network
 from the same start. Prints per method, as means over the experiences of the second half and over seeds: online
 accuracy (before the update), plasticity p(Z) (the share of a sample's loss that the update on it removes), the share
-of zero activations and the norm of the weights; writes ``upgd.csv`` and draws ``upgd.png``.
+of zero activations and the norm of the weights. Writes ``OUT/upgd.csv``, one row per experience, and a figure per
+stream; a run that is in the table already is not made again.
 
-The settings are the best ones of the paper for MNIST and EMNIST where it has the method, and nothing was tuned for
-UPGD. On digits, whose experiences are five times shorter, the step sizes that the paper found for SGD, S&P and AdamW on
-MNIST are too small to learn anything in time: there all methods take steps of 0.01, AdamW of 0.001.
+The settings are the best ones of the paper for MNIST and EMNIST where it has the method. On digits, whose experiences
+are shorter, those step sizes are too small to learn anything in time: there every method takes that one of 0.001,
+0.003, 0.01, 0.03 and 0.1 (``--step-size``) with which it is most accurate in ten experiences of a seed not shown.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise, product
@@ -26,19 +28,25 @@ from pathlib import Path
 import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
+from torch.utils.data import TensorDataset
 
-from lightning_plasticity.experiments import ResultTable, provenance
+from lightning_plasticity.experiments import Panel, ResultTable, draw_panels, mean_and_error, provenance, seed_curves
 from lightning_plasticity.functional.plasticity import sample_plasticity
 from lightning_plasticity.methods import continual_backprop
 from lightning_plasticity.optim import UPGD, UtilityGate
 from lightning_plasticity.replacement import UnitReplacer
-from lightning_plasticity.streams import PermutedInputs, PermutedLabels, load_digits_images, load_images
+from lightning_plasticity.streams import PermutedInputs, PermutedLabels, load_digits_images, load_images, read_tensors
 from lightning_plasticity.units import discover_units
 
-HIDDEN = {"digits": (100, 50), "mnist": (300, 150), "emnist": (300, 150)}
 STREAMS = {"input-permuted": PermutedInputs, "label-permuted": PermutedLabels}
-DIGITS_STEP_SIZES = {"AdamW": 0.001}  # others: 0.01
-COLUMNS = ("online accuracy", "plasticity", "zero activations", "weight norm")
+PUBLISHED_LENGTHS = {"input-permuted": 5000, "label-permuted": 2500}  # samples per experience
+KEY = ("images", "stream", "method", "step_size", "samples_per_experience", "max_steps", "seed", "experience")
+PANELS = (
+    Panel("online_accuracy", "online accuracy (%)", 100),
+    Panel("plasticity", "plasticity p(Z)"),
+    Panel("zero_activations", "zero activations (%)", 100),
+    Panel("weight_norm", "norm of the weights"),
+)
 
 Setup = tuple[Optimizer, AbstractContextManager[object]]
 
@@ -93,6 +101,9 @@ METHODS: dict[str, Callable[[nn.Module, str, torch.Tensor], Setup]] = {
     "UPGD units": upgd_units,
     "CBP": backprop_with_replacement,
 }
+DIGITS_STEP_SIZES: dict[str, dict[str, float]] = {
+    stream: dict.fromkeys(METHODS, 0.01) | {"AdamW": 0.001} for stream in STREAMS
+}
 
 
 class Meters:
@@ -101,144 +112,134 @@ class Meters:
     def __init__(self, model: nn.Sequential) -> None:
         self.model, self.sums, self.count = model, torch.zeros(3), 0
 
+    @torch.no_grad()
     def update(self, logits: torch.Tensor, loss: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> None:
-        with torch.no_grad():
-            zeros, h = [], x
-            for layer in self.model:
-                h = layer(h)
-                if isinstance(layer, nn.ReLU):
-                    zeros.append((h == 0).float().flatten())
-            again = nn.functional.cross_entropy(h, y)
-            right = (logits.argmax(1) == y).float().mean()
-            self.sums += torch.stack([right, sample_plasticity(loss, again), torch.cat(zeros).mean()])
+        zeros, h = [], x
+        for layer in self.model:
+            h = layer(h)
+            if isinstance(layer, nn.ReLU):
+                zeros.append((h == 0).float().flatten())
+        again = nn.functional.cross_entropy(h, y)
+        right = (logits.argmax(1) == y).float().mean()
+        self.sums += torch.stack([right, sample_plasticity(loss, again), torch.cat(zeros).mean()])
         self.count += 1
 
-    def row(self) -> torch.Tensor:
-        weights = [p.detach().square().sum() for p in self.model.parameters() if p.ndim > 1]
-        means = torch.cat([self.sums / self.count, torch.stack(weights).sum().sqrt()[None]])
+    def row(self) -> dict[str, float]:
+        """Return the means since the last row, and the norm of the weights as it is."""
+        norm = torch.stack([p.detach().square().sum() for p in self.model.parameters() if p.ndim > 1]).sum().sqrt()
+        means = [*(self.sums / self.count).tolist(), float(norm)]
         self.sums, self.count = torch.zeros(3), 0
-        return means
+        return {panel.column: round(value, 5) for panel, value in zip(PANELS, means, strict=True)}
 
 
-def samples(experience: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
-    images, labels = zip(*experience, strict=True)
-    return torch.stack(images).flatten(1) / 127.5 - 1, torch.tensor([int(label) for label in labels])
+def read_images(options: argparse.Namespace) -> TensorDataset:
+    """Return the training images, flat, as numbers in [-1, 1]."""
+    images = load_images(options.images, options.data_root) if options.data_root else load_digits_images()
+    x, y = images.tensors
+    return TensorDataset(x.flatten(1) / 127.5 - 1, y)
 
 
-def train(job: tuple[str, str, int], options: argparse.Namespace) -> torch.Tensor:
-    """Return one row of means per experience, ``[experiences, columns]``."""
-    stream_name, method, seed = job
+def network(pixels: int, classes: int, hidden: Sequence[int]) -> nn.Sequential:
+    layers = [layer for n, width in pairwise((pixels, *hidden)) for layer in (nn.Linear(n, width), nn.ReLU())]
+    return nn.Sequential(*layers, nn.Linear(hidden[-1], classes))
+
+
+def train(run: dict[str, str | int], options: argparse.Namespace) -> list[dict[str, float]]:
+    """Return what one run measures, one row per experience."""
+    stream_name, method, seed = run["stream"], run["method"], run["seed"]
     torch.manual_seed(seed)
     torch.set_num_threads(1)
-    digits = options.data == "digits"
-    data = load_digits_images() if digits else load_images(options.data.upper(), options.data_root)
-    stream = STREAMS[stream_name](
-        data, options.experiences, samples_per_experience=options.samples_per_experience, seed=seed
-    )
-    classes, pixels = int(data.tensors[1].max()) + 1, data.tensors[0][0].numel()
-    sizes = (pixels, *HIDDEN[options.data])
-    hidden = [layer for n, width in pairwise(sizes) for layer in (nn.Linear(n, width), nn.ReLU())]
-    model = nn.Sequential(*hidden, nn.Linear(sizes[-1], classes))
+    images = read_images(options)
+    pixels, classes = images.tensors[0].shape[1], int(images.tensors[1].max()) + 1
+    length = run["samples_per_experience"]
+    stream = STREAMS[stream_name](images, -(-options.max_steps // length), samples_per_experience=length, seed=seed)
+    model = network(pixels, classes, (300, 150) if options.data_root else (100, 50))
     optimizer, engine = METHODS[method](model, stream_name, torch.zeros(1, pixels))
-    if digits:
-        for group in optimizer.param_groups:
-            group["lr"] = DIGITS_STEP_SIZES.get(method, 0.01)
-    meters, rows, steps = Meters(model), [], 0
+    step_size = options.step_size or (None if options.data_root else DIGITS_STEP_SIZES[stream_name][method])
+    for group in optimizer.param_groups:
+        group["lr"] = step_size or group["lr"]
+    meters, rows = Meters(model), []
     with engine:
-        for k in range(len(stream)):
-            for x, y in zip(*(t.split(1) for t in samples(stream[k])), strict=True):
-                if steps == options.max_steps:
-                    break
+        for experience in stream:
+            for x, y in zip(*(t.split(1) for t in read_tensors(experience)), strict=True):
                 logits = model(x)
                 loss = nn.functional.cross_entropy(logits, y)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
                 meters.update(logits, loss.detach(), x, y)
-                steps += 1
-            if meters.count:
-                rows.append(meters.row())
-    return torch.stack(rows)
+            rows.append(meters.row())
+    return rows
 
 
-def draw(results: dict[tuple[str, str], torch.Tensor], path: Path) -> None:
-    """Draw means over seeds, with standard errors, one row of panels per stream."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(len(STREAMS), len(COLUMNS), figsize=(14, 6), sharex=True, squeeze=False)
-    for (i, stream), (j, column) in product(enumerate(STREAMS), enumerate(COLUMNS)):
-        for method in METHODS:
-            curves = results[stream, method][:, :, j]  # [seeds, experiences]
-            mean, steps = curves.mean(0), range(1, curves.shape[1] + 1)
-            axes[i, j].plot(steps, mean, label=method, linewidth=1.2)
-            if len(curves) > 1:
-                error = curves.std(0) / len(curves) ** 0.5
-                axes[i, j].fill_between(steps, mean - error, mean + error, alpha=0.2)
-        axes[i, j].set(title=column if i == 0 else None, xlabel="experience" if i else None)
-        axes[i, j].grid(alpha=0.3)
-    for i, stream in enumerate(STREAMS):
-        axes[i, 0].set_ylabel(stream)
-    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="lower center", ncols=len(METHODS), frameon=False)
-    figure.tight_layout(rect=(0, 0.05, 1, 1))
-    figure.savefig(path, dpi=120)
-    plt.close(figure)
+def constants(stream: str, options: argparse.Namespace) -> dict[str, str | int]:
+    """Return what the runs of a stream have in common."""
+    return {
+        "images": options.images,
+        "stream": stream,
+        "step_size": options.step_size or "default",
+        "samples_per_experience": experience_length(stream, options),
+        "max_steps": options.max_steps,
+    }
 
 
-def record(table: ResultTable, job: tuple[str, str, int], rows: torch.Tensor) -> None:
-    """Append what one run has measured, one row per experience."""
-    stream, method, seed = job
-    for experience, means in enumerate(rows.tolist()):
-        values = {column: round(value, 5) for column, value in zip(COLUMNS, means, strict=True)}
-        place = {"stream": stream, "method": method, "seed": seed, "experience": experience}
-        table.append(place | values | provenance())
+def experience_length(stream: str, options: argparse.Namespace) -> int:
+    wish = options.samples_per_experience or (PUBLISHED_LENGTHS[stream] if options.data_root else 1000)
+    return min(wish, options.max_steps)
 
 
-def report(results: dict[tuple[str, str], torch.Tensor]) -> dict[tuple[str, str], list[float]]:
-    table = {}
-    for stream in STREAMS:
-        print(f"\n{stream:16}" + "".join(f"{column:>22}" for column in COLUMNS))
-        for method in METHODS:
-            late = results[stream, method][:, results[stream, method].shape[1] // 2 :].mean(1)  # [seeds, columns]
-            error = late.std(0) / len(late) ** 0.5 if len(late) > 1 else torch.zeros(len(COLUMNS))
-            cells = [f"{m:.3f} ± {e:.3f}" for m, e in zip(late.mean(0).tolist(), error.tolist(), strict=True)]
-            print(f"{method:16}" + "".join(f"{cell:>22}" for cell in cells))
-            table[stream, method] = late.mean(0).tolist()
-    return table
+def report(rows: Sequence[dict[str, str]]) -> None:
+    """Print the means over the second half of a stream and over seeds, with standard errors over seeds."""
+    seeds = len({row["seed"] for row in rows})
+    title = f"{rows[0]['images']}, {rows[0]['stream']}, {seeds} seed" + "s" * (seeds != 1)
+    print(f"{title:34}" + "".join(f"{panel.label:>24}" for panel in PANELS))
+    curves = [seed_curves(rows, panel.column) for panel in PANELS]
+    for method in curves[0]:
+        late = [panel.factor * c[method][:, c[method].shape[1] // 2 :] for panel, c in zip(PANELS, curves, strict=True)]
+        found = [mean_and_error(values.nanmean(1)) for values in late]
+        print(f"{method:34}" + "".join(f"{f'{mean:.3f} ± {error:.3f}':>24}" for mean, error in found))
 
 
-def main(arguments: list[str] | None = None) -> dict[tuple[str, str], list[float]]:
-    """Run, print and draw; return the table."""
+def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", choices=list(HIDDEN), default="digits")
-    parser.add_argument("--data-root", type=Path, default=Path("data"), help="folder with MNIST or EMNIST (balanced)")
-    parser.add_argument("--experiences", type=int, default=30)
-    parser.add_argument("--samples-per-experience", type=int, default=1000, help="the paper has 5000 and 2500")
-    parser.add_argument("--max-steps", type=int, default=-1, help="samples per run; -1 runs all experiences")
-    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--data-root", type=Path, help="folder that holds the images; without it, digits")
+    parser.add_argument("--images", default="MNIST", help="what `load_images` is to read below DATA_ROOT")
+    parser.add_argument("--streams", choices=list(STREAMS), nargs="+", default=list(STREAMS))
+    parser.add_argument("--methods", choices=list(METHODS), nargs="+", default=list(METHODS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--samples-per-experience", type=int, help="default 1000 on digits, else 5000 and 2500")
+    parser.add_argument(
+        "--max-steps", type=int, default=30_000, help="samples per run, in whole experiences; the paper has 1 000 000"
+    )
+    parser.add_argument("--step-size", type=float, help="of all methods")
     parser.add_argument("--workers", type=int, default=2, help="processes; 0 runs in this one")
     parser.add_argument("--out", type=Path, default=Path("runs/upgd"))
     options = parser.parse_args(arguments)
-    options.out.mkdir(parents=True, exist_ok=True)
-    jobs = list(product(STREAMS, METHODS, range(options.seeds)))
-    path = options.out / "upgd.csv"
-    path.unlink(missing_ok=True)
-    written, found = ResultTable(path, ("stream", "method", "seed", "experience")), {}
+    options.images = options.images if options.data_root else "digits"
+    return options
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run what is not in the table yet, print and draw."""
+    options = parsed(arguments)
+    table, source = ResultTable(options.out / "upgd.csv", KEY), provenance()
+    jobs = [
+        constants(stream, options) | {"method": method, "seed": seed}
+        for stream, seed, method in product(options.streams, options.seeds, options.methods)
+    ]
+    jobs = [job for job in jobs if job | {"experience": 0} not in table]
     with ProcessPoolExecutor(options.workers) if options.workers else nullcontext() as pool:
-        runs = pool.map(train, jobs, [options] * len(jobs)) if pool else (train(job, options) for job in jobs)
-        for job, rows in zip(jobs, runs, strict=True):
-            found[job] = rows
-            record(written, job, rows)
-    results = {
-        (stream, method): torch.stack([found[stream, method, seed] for seed in range(options.seeds)])
-        for stream, method in product(STREAMS, METHODS)
-    }
-    draw(results, options.out / "upgd.png")
-    table = report(results)
-    print(f"\ntable: {path}, figure: {options.out / 'upgd.png'}")
-    return table
+        found = (pool.map if pool else map)(train, jobs, [options] * len(jobs))
+        for job, rows in zip(jobs, found, strict=True):
+            for experience, means in enumerate(rows):
+                table.append(job | {"experience": experience} | means | source)
+    for stream in options.streams:
+        wanted = {name: str(value) for name, value in constants(stream, options).items()}
+        rows = [row for row in table.rows() if wanted.items() <= row.items()]
+        report(rows)
+        figure = options.out / f"upgd_{options.images}_{stream}.png"
+        draw_panels(rows, figure, PANELS, xlabel=f"experience ({experience_length(stream, options)} samples each)")
+    print(f"table and figures: {options.out}")
 
 
 if __name__ == "__main__":

@@ -107,14 +107,14 @@ def summary(values: torch.Tensor) -> tuple[list[float], list[float]]:
     return means.mean(0).tolist(), error.tolist()
 
 
-def record(curves: dict[str, torch.Tensor], path: Path) -> None:
+def record(curves: dict[str, torch.Tensor], source: dict[str, str], path: Path) -> None:
     """Write the table."""
     path.unlink(missing_ok=True)
     table = ResultTable(path, ("activation", "measure"))
     for activation, values in curves.items():
         for measure, mean, error in zip(MEASURES, *summary(values), strict=True):
             row = {"activation": activation, "measure": measure, "spearman": round(mean, 4), "error": round(error, 4)}
-            table.append(row | {"seeds": len(values), "steps": values.shape[1]} | provenance())
+            table.append(row | {"seeds": len(values), "steps": values.shape[1]} | source)
 
 
 def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
@@ -127,7 +127,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
     parser.add_argument("--out", type=Path, default=Path("runs/utility_quality"))
     options = parser.parse_args(arguments)
     options.out.mkdir(parents=True, exist_ok=True)
-    curves, table = {}, {}
+    curves, table, source = {}, {}, provenance()
     print(f"{'':12}" + "".join(f"{measure:>20}" for measure in MEASURES))
     for activation in options.activations:
         run = partial(train, activation=activation, steps=options.max_steps)
@@ -141,7 +141,7 @@ def main(arguments: list[str] | None = None) -> dict[str, dict[str, float]]:
         cells = [f"{m:.3f} ± {e:.3f}" for m, e in zip(means, error, strict=True)]
         print(f"{activation:12}" + "".join(f"{cell:>20}" for cell in cells), flush=True)
         table[activation] = dict(zip(MEASURES, means, strict=True))
-    record(curves, options.out / "utility_quality.csv")
+    record(curves, source, options.out / "utility_quality.csv")
     draw(curves, options.out / "utility_quality.png")
     print(f"table and figure: {options.out}")
     return table

@@ -21,7 +21,8 @@ class PlasticityError(ValueError):
 
     def __init__(self, found: str, expected: str, remedy: str) -> None:
         self.found, self.expected, self.remedy = (part.strip().rstrip(".") for part in (found, expected, remedy))
-        super().__init__(f"Found: {self.found}. Expected: {self.expected}. Remedy: {self.remedy}.")
+        end = "\n" if "\n" in self.found else ". "  # a table stands alone
+        super().__init__(f"Found: {self.found}{end}Expected: {self.expected}. Remedy: {self.remedy}.")
 
     def __reduce__(self) -> tuple[type[PlasticityError], tuple[str, str, str]]:
         return type(self), (self.found, self.expected, self.remedy)

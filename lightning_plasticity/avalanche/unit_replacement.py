@@ -79,7 +79,7 @@ class UnitReplacementPlugin(SupervisedPlugin[Any], supports_distributed=False):
         units = discover_units(strategy.model, example)
         if not len(units):
             raise UnsupportedModelError(
-                f"no replaceable hidden units in {type(strategy.model).__name__}\n{units.summary()}\n",
+                f"no replaceable hidden units in {type(strategy.model).__name__}:\n{units.summary()}",
                 "a model with at least one hidden layer whose units are written and read by weights",
                 "Check the reasons above; if the example is not typical, pass `example_input=`",
             )

@@ -66,7 +66,7 @@ def find_units(
         units = discover_units(pl_module, inputs, residual=residual)
     if not len(units):
         raise UnsupportedModelError(
-            f"no hidden units in {type(pl_module).__name__}\n{units.summary()}\n",
+            f"no hidden units in {type(pl_module).__name__}:\n{units.summary()}",
             "a model with at least one hidden layer whose units are written and read by weights",
             f"Check the reasons above; if the example is not typical, pass `example_input=`{otherwise}",
         )

@@ -36,12 +36,16 @@ def as_samples(features: Tensor, positions: Positions = "samples") -> Tensor:
         The features, ``[N', D]``, detached, in their own dtype.
 
     Raises:
-        InvalidArgumentError: If there are fewer than two dimensions, or ``positions`` is unknown.
+        InvalidArgumentError: If they are no tensor, have fewer than two dimensions, or ``positions`` is unknown.
 
     Example:
         >>> as_samples(torch.zeros(4, 3, 5, 5)).shape, as_samples(torch.zeros(4, 3, 5, 5), "mean").shape
         (torch.Size([100, 3]), torch.Size([4, 3]))
     """
+    if not isinstance(features, Tensor):
+        raise InvalidArgumentError(
+            f"features of type {type(features).__name__}", "a tensor", "Convert them with `torch.as_tensor(features)`"
+        )
     if features.ndim < 2:
         raise InvalidArgumentError(
             f"features of shape {list(features.shape)}",

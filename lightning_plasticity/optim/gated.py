@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
+from torch.optim.sgd import sgd
 
 from lightning_plasticity.errors import StateMismatchError, UnsupportedOptimizerError
-from lightning_plasticity.optim.blocks import Block, Treated, blocks, gathered, precise_dtype
+from lightning_plasticity.optim.blocks import Block, Treated, Workspace, blocks, gathered, precise_dtype
 from lightning_plasticity.optim.noise import NoiseSource
-from lightning_plasticity.optim.perturbation import Divisors, divisors, gates, observed, through_gate
+from lightning_plasticity.optim.perturbation import divisors, observed, through_gate
 from lightning_plasticity.optim.settings import Perturbation, check
 
 _SETTINGS = ("noise_std", "decay_rate", "scaling", "correction", "protecting", "gate_scale")
@@ -118,23 +119,13 @@ class GatedOptimizer(Optimizer, ABC):
                 loss = closure()
         treated = [one for group in self.param_groups for one in self._collect(group)]
         cut = [block for foreach in (False, True) for block in blocks(_where(treated, foreach), foreach=foreach)]
-        largest = divisors(observed(cut))
+        largest, workspace = divisors(observed(cut)), Workspace()
         for block in cut:
-            self._descend(block, largest)
+            direction = self.descent(block)
+            if block.gated:
+                direction = through_gate(block, direction, largest, self.noise, workspace)
+            _descend(block, direction)
         return loss
-
-    def _descend(self, block: Block, largest: Divisors) -> None:
-        direction = self.descent(block)
-        if block.gated:
-            direction = through_gate(block, direction, gates(block, largest), self.noise)
-        weights, lr, weight_decay = block["weight"], block.group["lr"], block.group["weight_decay"]
-        direction = [d.to(w.dtype) for d, w in zip(direction, weights, strict=True)]
-        if weight_decay:
-            torch._foreach_mul_(weights, 1 - lr * weight_decay)
-        if isinstance(lr, Tensor):  # without reading it
-            torch._foreach_add_(weights, torch._foreach_mul(direction, -lr))
-        else:
-            torch._foreach_add_(weights, direction, alpha=-lr)
 
     def _collect(self, group: dict[str, Any]) -> list[Treated]:
         """Return the parameters of a group that have a gradient, with their state one step older."""
@@ -196,6 +187,22 @@ class GatedOptimizer(Optimizer, ABC):
             for name, value in state_dict["state"].get(i, {}).items():
                 if name != "step":  # the base class has rounded the statistics to the dtype of the parameter
                     self.state[parameter][name] = value.to(parameter.device, precise_dtype(parameter), copy=True)
+
+
+def _descend(block: Block, direction: list[Tensor]) -> None:
+    weights, lr, weight_decay = block["weight"], block.group["lr"], block.group["weight_decay"]
+    if weight_decay and block.cached and not isinstance(lr, Tensor) and weights[0].dtype == direction[0].dtype:
+        nothing: list[Tensor | None] = [None] * len(weights)
+        sgd(weights, direction, nothing, lr=lr, weight_decay=weight_decay, momentum=0.0, dampening=0.0,
+            nesterov=False, maximize=False, fused=True)  # fmt: skip
+        return  # in one sweep over the weights
+    direction = [d.to(w.dtype) for d, w in zip(direction, weights, strict=True)]
+    if weight_decay:
+        torch._foreach_mul_(weights, 1 - lr * weight_decay)
+    if isinstance(lr, Tensor):  # without reading it
+        torch._foreach_add_(weights, torch._foreach_mul(direction, -lr))
+    else:
+        torch._foreach_add_(weights, direction, alpha=-lr)
 
 
 def _where(treated: list[Treated], foreach: bool) -> list[Treated]:

@@ -49,6 +49,17 @@ class NoiseSource:
         noise = torch.empty(like.shape, dtype=like.dtype, device=like.device)
         return noise.normal_(0.0, std, generator=self.on(like.device))
 
+    def fill(self, targets: list[Tensor], std: float) -> None:
+        """Overwrite contiguous tensors with noise, the same that :meth:`draw` returns for one after the other.
+
+        Args:
+            targets: The tensors, all on one device.
+            std: Standard deviation, at least 0.
+        """
+        generator = self.on(targets[0].device)
+        for target in targets:
+            target.normal_(0.0, std, generator=generator)
+
     def on(self, device: torch.device) -> torch.Generator:
         """Return the generator of ``device``, made and seeded at its first use."""
         key = str(device)

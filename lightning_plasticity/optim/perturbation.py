@@ -1,7 +1,7 @@
 """The arithmetic of UPGD over many tensors: running utilities, their divisor, and the gate of every weight.
 
-The formulas are those of :mod:`lightning_plasticity.functional.upgd`, in place and in blocks. On the CPU a block is a
-piece of one tensor that fits into the cache, elsewhere (``foreach``) all tensors of a parameter group.
+The formulas are those of :mod:`lightning_plasticity.functional.upgd`, in place and in blocks. On the CPU a block holds
+what fits into the cache, elsewhere (``foreach``) all tensors of a parameter group.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ import torch
 from torch import Tensor
 
 from lightning_plasticity.functional.upgd import utility_norm
-from lightning_plasticity.optim.blocks import Block
+from lightning_plasticity.optim.blocks import Block, Workspace
 from lightning_plasticity.optim.noise import NoiseSource
 from lightning_plasticity.optim.settings import Correction, Perturbation, Scaling
+
+_SATURATED = 40.0  # where the sigmoid is 1 in double precision
 
 
 def observe(block: Block) -> None:
@@ -31,20 +33,25 @@ def observe(block: Block) -> None:
         slopes = list(bends)
     torch._foreach_mul_(block["utility"], block.settings.decay_rate)
     torch._foreach_addcmul_(block["utility"], slopes, weights, value=block.settings.decay_rate - 1)
+    if not block.cached:  # of a cached one the extremes will tell
+        _mend(block)
+
+
+def _mend(block: Block) -> None:
     for utility in block["utility"]:
         torch.nan_to_num_(utility, nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def observed(blocks: Iterable[Block]) -> Iterator[Block]:
+def observed(blocks: Sequence[Block]) -> Iterator[Block]:
     """Observe the gated blocks one by one.
 
     Args:
         blocks: Blocks of one step.
 
     Yields:
-        The gated ones, each while it is still in the cache.
+        The gated ones, each while it is still in the cache; the first ones last, since they are needed next.
     """
-    for block in blocks:
+    for block in reversed(blocks):
         if block.gated:
             observe(block)
             yield block
@@ -61,8 +68,11 @@ class Divisors:
         self._largest = largest
         self._slopes: dict[tuple[Any, ...], Tensor] = {}
 
-    def slope(self, settings: Perturbation, correction: float | Tensor, like: Tensor) -> Tensor:
-        """Return ``-1 / (largest * correction)``, finite, as a scalar like ``like``; ``1 - S(u) = S(-u)``."""
+    def slopes(self, block: Block) -> list[Tensor]:
+        """Return ``-1 / (largest * correction)`` per utility of a block, finite scalars; ``1 - S(u) = S(-u)``."""
+        return [self._slope(block.settings, *pair) for pair in zip(block.corrections, block["utility"], strict=True)]
+
+    def _slope(self, settings: Perturbation, correction: float | Tensor, like: Tensor) -> Tensor:
         number = id(correction) if isinstance(correction, Tensor) else correction
         key = (settings.scaling, settings.correction, number, like.device, like.dtype)
         if key not in self._slopes:
@@ -80,16 +90,20 @@ def divisors(blocks: Iterable[Block]) -> Divisors:
     Returns:
         The divisors of the step.
     """
+    compared = (block for block in blocks if block.settings.scaling in ("global", "abs"))
+    ends = [(block, [torch.aminmax(utility) for utility in block["utility"]]) for block in compared]
+    unmended = (float(end) for block, pairs in ends if block.cached for pair in pairs for end in pair)
+    if not all(map(math.isfinite, unmended)):
+        for block, _ in ends:
+            _mend(block)
+        return divisors([block for block, _ in ends])
     tops: dict[tuple[Scaling, Correction], list[Tensor]] = {}
-    for block in blocks:
+    for block, pairs in ends:
         settings = block.settings
-        if settings.scaling in ("local", "none"):
-            continue
-        for utility, corrected in zip(block["utility"], block.corrections, strict=True):
-            top = torch.linalg.vector_norm(utility, math.inf) if settings.scaling == "abs" else utility.amax()
-            tops.setdefault((settings.scaling, settings.correction), []).append(
-                top / corrected if settings.correction == "paper" else top
-            )
+        found = [torch.maximum(high, -low) if settings.scaling == "abs" else high for low, high in pairs]
+        if settings.correction == "paper":
+            found = list(torch._foreach_div(found, block.corrections))
+        tops.setdefault((settings.scaling, settings.correction), []).extend(found)
     return Divisors({key: _positive_maximum(values) for key, values in tops.items()})
 
 
@@ -109,37 +123,52 @@ def gates(block: Block, divisors: Divisors) -> list[Tensor]:
         for ratio in ratios:
             ratio.div_(utility_norm(ratio, last_axis=settings.correction == "reference"))
     else:
-        pairs = zip(block.corrections, utilities, strict=True)
-        ratios = torch._foreach_mul(utilities, [divisors.slope(settings, value, utility) for value, utility in pairs])
+        ratios = torch._foreach_mul(utilities, divisors.slopes(block))
     torch._foreach_sigmoid_(ratios)
     if settings.gate_scale != 1:
         torch._foreach_mul_(ratios, settings.gate_scale)
     return list(ratios)
 
 
-def through_gate(block: Block, descent: list[Tensor], gates: list[Tensor], noise: NoiseSource) -> list[Tensor]:
+def _hold_back(tensors: list[Tensor], block: Block, divisors: Divisors) -> None:
+    """Multiply tensors by the gates of a block, in place."""
+    settings = block.settings
+    if settings.scaling not in ("global", "abs") or not block.cached:
+        torch._foreach_mul_(tensors, gates(block, divisors))
+        return
+    for tensor, utility, slope in zip(tensors, block["utility"], divisors.slopes(block), strict=True):
+        # the derivative of softplus is the sigmoid: slope, sigmoid and product in one sweep
+        torch.ops.aten.softplus_backward.grad_input(tensor, utility, float(slope), _SATURATED, grad_input=tensor)
+    if settings.gate_scale != 1:
+        torch._foreach_mul_(tensors, settings.gate_scale)
+
+
+def through_gate(
+    block: Block, descent: list[Tensor], divisors: Divisors, noise: NoiseSource, workspace: Workspace
+) -> list[Tensor]:
     """Return the direction of descent with noise, as the gates let it through.
 
     Args:
         block: The block.
         descent: What would be descended along without us; left as it is.
-        gates: The gates; used up.
+        divisors: The divisors of the step.
         noise: Source of the noise.
+        workspace: Memory for the direction.
 
     Returns:
-        The direction, one tensor per tensor of the block.
+        The direction, one tensor per tensor of the block; valid until the workspace is lent to the next one.
     """
     std, protecting = block.settings.noise_std, block.settings.protecting
+    if std == 0 and not protecting:
+        return descent
+    direction = workspace.lend(block)
     if std == 0:
-        if not protecting:
-            return descent
-        torch._foreach_mul_(gates, descent)
-        return gates
-    perturbed = [noise.draw(gate, std) for gate in gates]
-    if protecting:
-        torch._foreach_add_(perturbed, descent)
-        torch._foreach_mul_(perturbed, gates)
+        torch._foreach_copy_(direction, descent)
     else:
-        torch._foreach_mul_(perturbed, gates)
-        torch._foreach_add_(perturbed, descent)
-    return perturbed
+        noise.fill(direction, std)
+    if protecting and std > 0:
+        torch._foreach_add_(direction, descent)
+    _hold_back(direction, block, divisors)
+    if not protecting:
+        torch._foreach_add_(direction, descent)
+    return direction

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_plasticity.errors import StateMismatchError
-from lightning_plasticity.optim.blocks import Block, Treated, blocks, gathered, precise_dtype
+from lightning_plasticity.optim.blocks import Block, Treated, Workspace, blocks, gathered, precise_dtype
 from lightning_plasticity.optim.gated import Curvature, refuse
 from lightning_plasticity.optim.noise import NoiseSource
 from lightning_plasticity.optim.perturbation import divisors, gates, observed, through_gate
@@ -44,9 +44,9 @@ class WeightGates:
         """
         treated = [self._observed(p, group) for p, group in self._gated(optimizer) if p.grad is not None and p.numel()]
         cut = self._blocks(treated)
-        largest = divisors(observed(cut))
+        largest, workspace = divisors(observed(cut)), Workspace()
         for block in cut:
-            direction = through_gate(block, block.precise("gradient"), gates(block, largest), noise)
+            direction = through_gate(block, block.precise("gradient"), largest, noise, workspace)
             if block.group.get("maximize", False):
                 direction = list(torch._foreach_neg(direction))
             for target, value in zip(block["target"], direction, strict=True):
@@ -62,7 +62,7 @@ class WeightGates:
             One tensor of the shape of the parameter for each that has been gated before.
         """
         known = [(p, group) for p, group in self._gated(optimizer) if p in self.memory]
-        cut = [Block.join([one], {"utility": [one.tensors["utility"]]}) for one in (self._now(*each) for each in known)]
+        cut = [Block.join([(one, one.tensors)]) for one in (self._now(*each) for each in known)]
         largest = divisors(cut)
         scale = self.settings.gate_scale
         return {p: 1 - gates(block, largest)[0] / scale for (p, _), block in zip(known, cut, strict=True)}

@@ -14,7 +14,8 @@ from lightning_plasticity.replacement.statistic import Statistic
 from lightning_plasticity.units import Skipped, UnitGroup, UnitMap
 
 _UNOBSERVED = (
-    "its activation is not an input or output of any module, so it is not observed",
+    "its activation is not an input or output of any module (a function reads the weight itself, as that of "
+    "nn.MultiheadAttention reads `out_proj.weight`), so it is not observed",
     "Choose a utility of weights such as WeightMagnitude(), or let a module (nn.Identity()) take the activation",
 )
 

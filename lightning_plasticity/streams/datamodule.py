@@ -130,8 +130,8 @@ class StreamDataModule(pl.LightningDataModule):
             stage: The Trainer's stage; only ``"fit"`` is checked.
 
         Raises:
-            InvalidArgumentError: If the Trainer wants more epochs than there are. Also if it counts batches once
-                while the last experience has another number of them than the first.
+            InvalidArgumentError: If the Trainer wants more epochs than there are, or has no end. Also if it counts
+                batches once while the last experience has another number of them than the first.
         """
         trainer = self.trainer
         if stage != "fit" or trainer is None:
@@ -229,7 +229,8 @@ def _check_epochs(trainer: pl.Trainer, stream: StreamDataModule) -> None:
     found = f"`Trainer(max_epochs={epochs})`"
     length = f"{stream.num_epochs}: {stream.num_experiences} experiences of {stream.epochs_per_experience} epochs"
     remedy = "Pass `Trainer(max_epochs=datamodule.num_epochs)`"
-    if epochs > stream.num_epochs:
+    endless = epochs == -1 and trainer.max_steps == -1
+    if endless or epochs > stream.num_epochs:
         raise InvalidArgumentError(f"{found}, perhaps by default", f"at most {length}", remedy)
     if 0 <= epochs < stream.num_epochs and trainer.max_steps == -1:
         rank_zero_warn(

@@ -80,7 +80,8 @@ class UnitGroup:
         norms: Per-unit entries on the way: norm affine parameters and running statistics ("scale", "shift", "mean",
             "variance"), and PReLU slopes, depthwise kernels, layer scales ("carried").
         outgoing: Slots that read the units: weight columns (all of ``kind`` "weight").
-        tap: Where the activation is observed; None if no module's input or output carries it.
+        tap: Where the activation is observed; None if no module's input or output carries it. That is so for the
+            values of ``nn.MultiheadAttention``: its function reads ``out_proj.weight`` and never calls ``out_proj``.
         coupled: Whether something on the way (LayerNorm, GroupNorm) mixes the units, so that replacing one is only
             approximately silent for the others.
         residual: Whether the units are a residual stream: a layer that (indirectly) reads them also adds to them.

@@ -25,6 +25,10 @@ _RECURRENT = (
     "it is recurrent, or tied to the layer that reads it: its units feed themselves, which no law covers",
     "",
 )
+_RECURRENT_LAYER = (
+    "it is recurrent ({}): its units feed themselves, which no law covers",
+    "Leave it alone: the layers before and after it can have units",
+)
 _UNUSED = "its weight met no activation on the example"
 _STREAM = "its units are a residual stream: other layers add to them as well"
 
@@ -42,6 +46,7 @@ def left_out(verdict: Verdict, groups: Sequence[UnitGroup], streams: Sequence[Un
     """
     run = verdict.run
     offered = {slot.path for group in groups for slot in group.slots}
+    written = {slot.path for group in groups for slot in group.incoming}
     stream = {s.path for group in streams for s in group.incoming + group.norms}  # who only reads one is no part of it
     rows: dict[str, list[Skipped]] = {}
     for source in run.sources.all:
@@ -49,8 +54,9 @@ def left_out(verdict: Verdict, groups: Sequence[UnitGroup], streams: Sequence[Un
         if source.path in stream:
             is_layer = source.orientations or source.tensor.ndim > 1
             reasons = [(_STREAM, "discover_units(..., residual='group') lists them")] if is_layer else []
-        elif isinstance(source.module, (nn.RNNBase, nn.RNNCellBase)) and source.path not in offered:
-            reasons = [_RECURRENT] if source.tensor.ndim > 1 else []
+        elif isinstance(source.module, (nn.RNNBase, nn.RNNCellBase)) and source.path not in written:
+            kind = type(source.module).__name__
+            reasons = [(_RECURRENT_LAYER[0].format(kind), _RECURRENT_LAYER[1])] if source.tensor.ndim > 1 else []
         elif source.undivided:
             reasons = [(source.undivided, _remedy(source.undivided))] if source.is_parameter else []
         elif any(use.role == "in" and use.source is source for use in run.uses.values()):

@@ -34,7 +34,7 @@ def check_model(model: nn.Module) -> None:
     Raises:
         InvalidArgumentError: If it is no module.
         UnsupportedModelError: If it, or a part of it, is scripted, replicated by ``nn.DataParallel``, not built yet, on
-            the meta device, made in inference mode, or sharded; all parts of the same kind are named.
+            the meta device, made in inference mode, sharded (FSDP1, FSDP2) or DeepSpeed's; all parts of a kind are named.
     """
     if not isinstance(model, nn.Module):
         raise InvalidArgumentError(
@@ -78,6 +78,17 @@ def _is_fully_sharded(module: nn.Module) -> bool:
     return fsdp is not None and isinstance(module, fsdp.FullyShardedDataParallel)
 
 
+def _is_of_deepspeed(module: nn.Module) -> bool:
+    return any(kind.__module__.partition(".")[0] == "deepspeed" for kind in type(module).__mro__)
+
+
+def _is_partitioned(tensor: Tensor) -> bool:
+    return "ds_id" in vars(tensor)  # by this attribute DeepSpeed knows its own
+
+
+_WHOLE = "parameters that are whole on every process"
+_NOT_SHARDED = "Use strategy='ddp' or a single device; FSDP, tensor parallelism and DeepSpeed are not supported yet"
+
 _REFUSALS = (
     _Refusal(
         lambda module: isinstance(module, torch.jit.ScriptModule),
@@ -98,10 +109,19 @@ _REFUSALS = (
         "Run the model once on the example before its units are looked for",
     ),
     _Refusal(
-        lambda module: _is_fully_sharded(module) or _holds(is_sharded)(module),
-        "sharded parameters (FSDP or DTensor)",
-        "parameters that are whole on every process",
-        "Use strategy='ddp' or a single device; FSDP, tensor parallelism and DeepSpeed are not supported yet",
+        lambda module: _is_fully_sharded(module),
+        "FullyShardedDataParallel (FSDP1), which packs the parameters of many layers into shards of one",
+        _WHOLE,
+        _NOT_SHARDED,
+    ),
+    _Refusal(
+        _holds(is_sharded), "sharded parameters (DTensor, as in FSDP2 and tensor parallelism)", _WHOLE, _NOT_SHARDED
+    ),
+    _Refusal(
+        lambda module: _is_of_deepspeed(module) or _holds(_is_partitioned)(module),
+        "DeepSpeed, which partitions parameters and steps its own optimizer",
+        _WHOLE,
+        _NOT_SHARDED,
     ),
     _Refusal(
         _holds(lambda tensor: tensor.is_inference()),

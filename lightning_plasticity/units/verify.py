@@ -37,6 +37,11 @@ from lightning_plasticity.units.unit_map import UnitMap
 
 _JOINT_FRACTION = 0.04
 _TRIED = 6
+_LEGEND = (
+    "independent: while nothing reads them, they do not reach the output; sensitive: otherwise they do; minimal: each",
+    "reader is needed; exclusive: the readers read nothing else; tapped: the tap shows them, each at its place;",
+    "interchangeable: two of them can be exchanged (not required); -: neither shown nor refuted",
+)
 
 
 @dataclass
@@ -103,10 +108,12 @@ class UnitProofs:
         return tuple(proof for proof in self.proofs if not proof.proven)
 
     def summary(self) -> str:
-        """Return a table for people: one line per group, then one per problem.
+        """Return a table for people: one line per group, what its columns mean, then one line per problem.
 
         Returns:
-            The table as text, without a trailing newline.
+            The table as text, without a trailing newline. The columns are the attributes of :class:`UnitProof`: *yes*,
+            the law was shown; *NO*, it was refuted, and a line below says by what; *-*, neither. The last column names
+            the modes in which the model was run.
         """
         columns = ("independent", "sensitive", "minimal", "exclusive", "tapped", "interchangeable")
         rows: list[tuple[str, ...]] = [("group", "units", *columns, "modes")]
@@ -114,7 +121,7 @@ class UnitProofs:
         for proof in self.proofs:
             verdicts = (words[getattr(proof, column)] for column in columns)
             rows.append((proof.group, str(proof.size), *verdicts, ", ".join(proof.modes)))
-        lines = aligned(rows)
+        lines = [*aligned(rows), *_LEGEND]
         lines += [f"{proof.group}: {problem}" for proof in self.proofs for problem in proof.problems]
         return "\n".join(lines)
 
@@ -159,6 +166,9 @@ def verify_units(
         >>> print(verify_units(model, x, discover_units(model, x)).summary())
         group  units  independent  sensitive  minimal  exclusive  tapped  interchangeable  modes
         0      8      yes          yes        yes      yes        yes     yes              evaluation, training
+        independent: while nothing reads them, they do not reach the output; sensitive: otherwise they do; minimal: each
+        reader is needed; exclusive: the readers read nothing else; tapped: the tap shows them, each at its place;
+        interchangeable: two of them can be exchanged (not required); -: neither shown nor refuted
     """
     with sandbox(model, example_inputs, dtype=dtype, seed=seed) as box:
         try:

@@ -100,8 +100,13 @@ def test_a_pattern_that_matches_nothing_is_refused():
 
 
 def test_a_layer_that_cannot_be_reset_is_refused_by_name():
+    class Shift(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.by = nn.Parameter(torch.zeros(2))
+
     module = Network()
-    module.net.append(nn.MultiheadAttention(2, 1))
+    module.net.append(Shift())
     with pytest.raises(UnsupportedModelError, match=r"\['net\.4'\].*`initializer`"):
         fit(module, FromScratch())
 

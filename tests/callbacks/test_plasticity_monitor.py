@@ -386,7 +386,8 @@ def test_a_model_with_nothing_to_watch_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"metrics": ["rank"]}, r"metric 'rank'.*'effective_rank'.*`metrics`"),
+        ({"metrics": ["rang"]}, r"metric 'rang'.*'effective_rank'.*`metrics`"),
+        ({"metrics": ["EffectiveRank"]}, r"metric 'EffectiveRank'.*Did you mean 'effective_rank'\?"),
         ({"every_n_steps": 0}, r"every_n_steps=0.*at least 1"),
         ({"batches": 0}, r"batches=0.*at least 1"),
         ({"max_samples": 0}, r"max_samples=0.*at least 1"),

@@ -20,6 +20,10 @@ ANY: tuple[str, list[str]] = ("--max-steps 3", [])
 # what an example is run with, beside ``--out``, where that is more than ANY, and the files it leaves there
 RUNS: dict[str, tuple[str, list[str]]] = {
     "quickstart.py": ("--max-steps 3 --seeds 1 --processes 1", []),
+    "upgd.py": (
+        "--max-steps 6 --samples-per-experience 3 --seeds 0 1 --workers 0",
+        ["upgd.csv", "upgd_digits_input-permuted.png", "upgd_digits_label-permuted.png"],
+    ),
     "permuted_mnist.py": (
         "--fast --tasks 2 --samples-per-task 32 --width 8 --seeds 0 1 --method backprop continual-backprop --plot",
         ["permuted_mnist.csv", "permuted_mnist.png"],

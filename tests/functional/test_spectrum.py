@@ -83,6 +83,11 @@ def test_a_vector_is_refused():
         as_samples(torch.zeros(5))
 
 
+def test_what_is_no_tensor_is_refused():
+    with pytest.raises(InvalidArgumentError, match=r"features of type list.*a tensor.*torch.as_tensor"):
+        as_samples([[1.0, 2.0]])
+
+
 def test_an_unknown_treatment_of_positions_is_refused():
     with pytest.raises(InvalidArgumentError, match=r"positions='max'.*'samples' or 'mean'"):
         as_samples(torch.zeros(5, 2), "max")

@@ -11,6 +11,8 @@ from support.metric_cases import FEATURE_METRICS, activations
 from torchmetrics import MetricCollection, MetricTracker
 from torchmetrics.wrappers import Running
 
+from lightning_plasticity import functional, metrics
+
 mpl.use("Agg")
 every_metric = pytest.mark.parametrize("name", FEATURE_METRICS)
 
@@ -134,6 +136,18 @@ def test_every_pair_in_one_collection_gives_what_each_gives_alone(first):
         for batch in batches:
             collection.update(batch)
         assert all(close(value, alone[name]) for name, value in collection.compute().items()), pair
+
+
+def test_a_collection_gives_each_metric_what_it_names():
+    features, weights = activations(), torch.full((4, 3), -2.0)
+    rank, dormant, magnitude = metrics.EffectiveRank(), metrics.DormantUnitRatio(), metrics.WeightMagnitude()
+    collection = MetricCollection({"rank": rank, "dormant": dormant, "weights": magnitude})
+    for _ in range(2):  # compute groups are formed at the first update and used at the second
+        collection.update(features=features, activations=features, weights=weights)
+    values = collection.compute()
+    assert close(values["rank"], functional.effective_rank(features))
+    assert close(values["dormant"], functional.dormant_unit_ratio(features))
+    assert values["weights"] == 2
 
 
 def test_metrics_of_one_state_share_one_update():

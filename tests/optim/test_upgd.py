@@ -96,7 +96,7 @@ def test_memory_layout_does_not_matter():
     for layout in (torch.contiguous_format, torch.channels_last):
         (parameter,) = parameters(shapes=[(4, 3, 5, 5)])
         parameter.data = parameter.data.contiguous(memory_format=layout)
-        run(UPGD([parameter], seed=0), [parameter], gradients(5, shapes=[(4, 3, 5, 5)]))
+        run(UPGD([parameter], weight_decay=0.1, seed=0), [parameter], gradients(5, shapes=[(4, 3, 5, 5)]))
         ends.append(parameter.detach())
     torch.testing.assert_close(*ends, rtol=1e-12, atol=0)
 
@@ -199,13 +199,30 @@ def test_the_closure_is_run_with_gradients_and_its_loss_returned():
     assert weight.item() == pytest.approx(3 - 0.1 * 6)
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_bad_gradient_does_not_poison_the_utility(bad):
-    params = parameters(shapes=[(3,)])
-    optimizer = UPGD(params, noise_std=0.0)
-    run(optimizer, params, [[torch.tensor([1.0, 1.0, bad], dtype=torch.float64)]])
-    assert optimizer.state[params[0]]["utility"].isfinite().all()
-    assert params[0][:2].isfinite().all()
+def test_parameters_of_two_precisions_share_an_optimizer():
+    ends = []
+    for foreach in (False, True):
+        params = [*parameters(torch.float32), *parameters(torch.float64)]
+        steps = [a + b for a, b in zip(gradients(5, torch.float32), gradients(5), strict=True)]
+        run(UPGD(params, lr=0.1, weight_decay=0.1, foreach=foreach, seed=0), params, steps)
+        ends.append(params)
+    for one, other in zip(*ends, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6 if one.dtype is torch.float32 else 1e-12, atol=1e-7)
+
+
+@pytest.mark.parametrize("scaling", ["global", "local", "abs"])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_bad_gradient_does_not_poison_the_utility(bad, scaling):
+    ends, utilities = [], []
+    for last in (bad, 0.0):  # a gradient of 0 has no utility either
+        params = parameters(shapes=[(3,), (2,)])
+        optimizer = UPGD(params, noise_std=0.1, scaling=scaling, seed=0)
+        steps = [torch.tensor([1.0, -1.0, last], dtype=torch.float64), torch.ones(2, dtype=torch.float64)]
+        run(optimizer, params, [steps] * 2)
+        ends.append(torch.cat([params[0][:2], params[1]]))
+        utilities.append([optimizer.state[p]["utility"] for p in params])
+    assert ends[0].equal(ends[1])
+    assert all(one.equal(other) for one, other in zip(*utilities, strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

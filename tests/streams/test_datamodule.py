@@ -171,10 +171,12 @@ def test_a_preloaded_experience_is_read_once_whatever_its_epochs(trainer, record
     assert all(len(batch) == 1 for _, batch in module.seen)
 
 
-def test_a_trainer_that_outlasts_the_stream_is_refused(stream, trainer, recorder):
+@pytest.mark.parametrize("epochs", [7, -1])
+def test_a_trainer_that_outlasts_the_stream_is_refused(stream, trainer, recorder, epochs):
     datamodule = StreamDataModule(stream(4, 4), epochs_per_experience=3)
-    with pytest.raises(InvalidArgumentError, match=r"max_epochs=7.*at most 6: 2 experiences of 3 epochs.*num_epochs"):
-        trainer(max_epochs=7).fit(recorder(datamodule), datamodule=datamodule)
+    found = rf"max_epochs={epochs}.*at most 6: 2 experiences of 3 epochs.*num_epochs"
+    with pytest.raises(InvalidArgumentError, match=found):
+        trainer(max_epochs=epochs).fit(recorder(datamodule), datamodule=datamodule)
 
 
 def test_a_trainer_that_leaves_experiences_out_is_warned_of(stream, trainer, recorder):

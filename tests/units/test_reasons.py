@@ -19,9 +19,10 @@ def said(name: str, layer: str) -> tuple[str, str]:
 CASES = [
     ("mlp", "4", "it reaches the output of the model", ""),
     ("residual", "stem.0", "residual stream", "residual='group'"),
-    ("lstm", "cell", "it is recurrent, or tied to the layer that reads it: its units feed themselves", ""),
-    ("gru", "cell", "it is recurrent", ""),
-    ("recurrent_cells", "layer.0", "it is recurrent", ""),
+    ("lstm", "cell", "it is recurrent (LSTM): its units feed themselves, which no law covers", "Leave it alone"),
+    ("gru", "cell", "it is recurrent (GRU)", "Leave it alone"),
+    ("recurrent_cells", "layer.0", "it is recurrent (GRUCell)", "Leave it alone"),
+    ("recurrent_cells", "layer.1", "it is recurrent (LSTMCell)", "Leave it alone"),
     ("recurrence_by_hand", "step", "it is recurrent", ""),
     ("tied_embedding", "embed", "its weight is used in two orientations (tied weights)", "a weight of its own"),
     ("autoencoder_with_tied_weights", "encoder", "tied weights", "a weight of its own"),

@@ -82,7 +82,7 @@ def test_scripted_modules_are_refused_whole_or_in_part(part):
 
 
 @pytest.mark.ddp
-def test_sharded_parameters_are_refused():
+def test_sharded_parameters_of_fsdp2_are_refused():
     def check():
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import fully_shard
@@ -90,11 +90,39 @@ def test_sharded_parameters_are_refused():
         model = mlp()
         fully_shard(model, mesh=init_device_mesh("cpu", (1,)))
         with pytest.raises(
-            UnsupportedModelError, match=r"sharded parameters .*: '0', '2'\. .*Remedy: Use strategy='ddp'"
+            UnsupportedModelError, match=r"sharded parameters \(DTensor, .*: '0', '2'\. .*Remedy: Use strategy='ddp'"
         ):
             discover_units(model, X)
 
     with_a_process_group(check)
+
+
+@pytest.mark.ddp
+@pytest.mark.parametrize("use_orig_params", [False, True])
+def test_modules_in_fsdp1_are_refused(use_orig_params):
+    def check():
+        from torch.distributed.fsdp import FullyShardedDataParallel, ShardingStrategy
+
+        options = {"sharding_strategy": ShardingStrategy.NO_SHARD, "device_id": torch.device("cpu")}
+        part = FullyShardedDataParallel(mlp(), use_orig_params=use_orig_params, **options)
+        for model, name in ((part, "the model itself"), (nn.Sequential(part, nn.Linear(2, 2)), "'0'")):
+            with pytest.raises(
+                UnsupportedModelError, match=rf"FullyShardedDataParallel \(FSDP1\), .*: {name}\. .*Use strategy='ddp'"
+            ):
+                discover_units(model, X)
+
+    with_a_process_group(check)
+
+
+def test_models_of_deepspeed_are_refused():
+    """Its engine is known by where its class comes from, its partitioned parameters by the attribute it gives them."""
+    engine = type("DeepSpeedEngine", (nn.Module,), {"__module__": "deepspeed.runtime.engine"})()
+    engine.module = mlp()
+    partitioned = mlp()
+    partitioned[2].weight.ds_id = 0
+    for model, name in ((engine, "the model itself"), (partitioned, "'2'")):
+        with pytest.raises(UnsupportedModelError, match=rf"DeepSpeed, which .*: {name}\. .*Use strategy='ddp'"):
+            discover_units(model, X)
 
 
 def test_what_is_no_module_is_refused():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
 
 from torchmetrics import Metric
 
@@ -42,7 +43,9 @@ def named_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric]) -> dic
     named: dict[str, Metric] = {}
     for metric in metrics:
         if isinstance(metric, str) and metric not in known:
-            raise InvalidArgumentError(f"metric {metric!r}", f"one of {sorted(known)}", "Correct `metrics`")
+            close = get_close_matches(_snake_case(metric), known, 1)
+            remedy = f"Did you mean {close[0]!r}?" if close else "Correct `metrics`"
+            raise InvalidArgumentError(f"metric {metric!r}", f"one of {sorted(known)}", remedy)
         name = metric if isinstance(metric, str) else _snake_case(type(metric).__name__)
         if name in named:
             raise InvalidArgumentError(

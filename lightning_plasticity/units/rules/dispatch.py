@@ -13,6 +13,7 @@ from lightning_plasticity.units.rules import (
     moves,
     norms,
     pointwise,
+    recurrent,
     reductions,
     views,
     windows,
@@ -26,7 +27,7 @@ from lightning_plasticity.units.tape import Step
 if TYPE_CHECKING:
     from lightning_plasticity.units.execution import Execution
 
-_ROOMS = (attention, contractions, moves, norms, pointwise, reductions, views, windows)  # imported for their rules
+_ROOMS = (attention, contractions, moves, norms, pointwise, recurrent, reductions, windows)  # for their rules
 
 _MADE_FROM_NOTHING = frozenset(
     [

@@ -160,6 +160,12 @@ def accumulate(run: Execution, call: Call) -> Labelling:
     return unknown(run, call)
 
 
+@rule("transpose t squeeze unsqueeze swapaxes swapdims")  # views are followed by other means: these write
+def reshape_in_place(run: Execution, call: Call) -> Labelling:
+    """Leave the labels: they lie in memory beside the numbers, which stay where they are."""
+    return run.shadow.labels(call.outs[0])
+
+
 @rule("_reshape_copy view_copy _unsafe_view reshape_copy")
 def reshape(run: Execution, call: Call) -> Labelling:
     """Reshape into new memory."""
