@@ -109,20 +109,16 @@ class Memory:
             if spec.lasts == lasts:
                 self.parts[group][name].fill_(spec.fresh)
 
-    def state_dict(self) -> dict[str, State]:
-        """Return a copy of what lasts longer than a step, by group name and field."""
-        lasting = [name for name, spec in self.fields.items() if spec.lasts != "step"]
-        return {
-            group.name: {name: part[name].clone() for name in lasting}
-            for group, part in zip(self.groups, self.parts, strict=True)
-        }
+    def save_group(self, position: int) -> State:
+        """Return a copy of what lasts longer than a step, of the group at ``position``."""
+        return {name: self.parts[position][name].clone() for name, spec in self.fields.items() if spec.lasts != "step"}
 
     def load_group(self, position: int, saved: Mapping[str, Tensor]) -> None:
         """Take over the saved memory of the group at ``position``; readings of a step under way start afresh.
 
         Args:
             position: Position of the group.
-            saved: Its part of :meth:`state_dict`, of equal fields and shapes; tensors may lie on any device.
+            saved: What :meth:`save_group` returned, of equal fields and shapes; tensors may lie on any device.
         """
         self.drop(position, "step")
         for name, value in saved.items():
