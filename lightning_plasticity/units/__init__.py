@@ -19,7 +19,7 @@ units there are. Read the files in this order:
    why the others are none, ``refusals`` names the models that cannot be taken apart at all.
 6. The proof, which shares nothing with discovery but the slots: ``laws`` (what holds of a unit), ``statistics`` (norms
    held still), ``comparison`` (what counts as a change), ``sandbox`` (a copy of the numbers to experiment with), and
-   ``verify``. ``restoring`` and ``guards`` leave the model as it was found in both.
+   ``verify``. ``restoring`` leaves the model as it was found in both.
 """
 
 from lightning_plasticity.units.discover import Residual, discover_units

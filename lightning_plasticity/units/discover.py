@@ -11,11 +11,11 @@ from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.units.computed import follow_back
 from lightning_plasticity.units.execution import Execution
 from lightning_plasticity.units.frames import Frames
-from lightning_plasticity.units.guards import untouched
 from lightning_plasticity.units.labels import Labels
 from lightning_plasticity.units.naming import module_names, with_unique_names
 from lightning_plasticity.units.reasons import branching, left_out
 from lightning_plasticity.units.refusals import check_model, unwrapped
+from lightning_plasticity.units.restoring import untouched
 from lightning_plasticity.units.rules import label_step
 from lightning_plasticity.units.sources import Sources
 from lightning_plasticity.units.trace import run_under_labels

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
+from lightning_plasticity.units.restoring import version_of
 from lightning_plasticity.units.sandbox import tensors_in
 from lightning_plasticity.units.shadow import compact, storage_key
 
@@ -140,11 +141,6 @@ def _is_reordered(tensor: Tensor, read: Tensor) -> bool:
     if tensor.numel() != read.numel() or tensor.dtype != read.dtype or tensor.numel() > _LARGEST_COMPARED:
         return False
     return torch.equal(tensor.flatten().sort().values, read.flatten().sort().values)
-
-
-def version_of(tensor: Tensor) -> int:
-    """Return how often ``tensor`` was written to; 0 where nobody counts (tensors made in inference mode)."""
-    return 0 if tensor.is_inference() else tensor._version
 
 
 def _feature_dim(labels: Tensor, tensor: Tensor) -> int | None:

@@ -34,7 +34,7 @@ def check_model(model: nn.Module) -> None:
     Raises:
         InvalidArgumentError: If it is no module.
         UnsupportedModelError: If it, or a part of it, is scripted, replicated by ``nn.DataParallel``, not built yet, on
-            the meta device, made in inference mode, sharded (FSDP1, FSDP2) or DeepSpeed's; all parts of a kind are named.
+            the meta device, made in inference mode, sharded (FSDP1, FSDP2) or DeepSpeed's; all such parts are named.
     """
     if not isinstance(model, nn.Module):
         raise InvalidArgumentError(

@@ -4,16 +4,46 @@ from __future__ import annotations
 
 import random
 import sys
+import warnings
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Generator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from copy import copy
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 _CONTAINERS = frozenset({list, dict, set, deque, OrderedDict, defaultdict})
+
+
+@contextmanager
+def untouched(model: nn.Module) -> Generator[None, None, None]:
+    """Put everything back that a forward pass may change: modes, attributes, buffers, random states, global flags.
+
+    Gradients are never touched, since nothing is recorded for autograd. Attention is written out as products and a
+    softmax meanwhile, so that labels can follow.
+
+    Args:
+        model: The model.
+
+    Yields:
+        Nothing; the model may be run inside.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(attributes_restored(model))
+        stack.enter_context(buffer_values_restored(model))
+        stack.enter_context(attribute_values_restored(model))
+        stack.enter_context(random_state_restored(model))
+        stack.enter_context(unfused_attention())
+        stack.enter_context(uncompiled())
+        stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+        stack.enter_context(torch.inference_mode(mode=False))
+        stack.enter_context(torch.no_grad())
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        yield
 
 
 @contextmanager
@@ -54,6 +84,24 @@ def buffer_values_restored(model: nn.Module) -> Generator[None, None, None]:
     finally:
         for data, value in values:
             data.copy_(value)
+
+
+@contextmanager
+def attribute_values_restored(model: nn.Module) -> Generator[None, None, None]:
+    """Put back the numbers in tensors that are plain attributes, such as the states of a metric."""
+    held = [v for module in model.modules() for v in vars(module).values() if isinstance(v, Tensor)]
+    values = [(tensor, tensor.clone(), version_of(tensor)) for tensor in held if tensor.layout is torch.strided]
+    try:
+        yield
+    finally:
+        for tensor, value, version in values:
+            if version_of(tensor) != version:
+                tensor.data.copy_(value)
+
+
+def version_of(tensor: Tensor) -> int:
+    """Return how often ``tensor`` was written to; 0 where nobody counts (tensors made in inference mode)."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def seed_everything(seed: int) -> None:

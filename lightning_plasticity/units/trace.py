@@ -13,7 +13,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units.execution import Execution
-from lightning_plasticity.units.guards import set_mode
 from lightning_plasticity.units.rules import observe
 from lightning_plasticity.units.sandbox import tensors_in
 
@@ -87,7 +86,7 @@ def run_under_labels(run: Execution, model: nn.Module, forward: Callable[[], Any
     Raises:
         UnsupportedModelError: If the model cannot be run, or builds layers while it runs.
     """
-    set_mode(model, training)
+    _set_mode(model, training)
     run.frames.restart()
     run.runs += 1
     with ExitStack() as stack:
@@ -109,6 +108,16 @@ def run_under_labels(run: Execution, model: nn.Module, forward: Callable[[], Any
     found = list(tensors_in(output)) or list(tensors_in(run.frames.top_outputs))
     for tensor in found:
         run.spoil(run.of(tensor), "it reaches the output of the model")
+
+
+def _set_mode(model: nn.Module, training: bool) -> None:
+    """Put the whole model in one mode; batch norms stay in evaluation mode.
+
+    Batch statistics are per channel, as running statistics are, so they tell nothing new about units; but they could
+    not be computed from an example of one sample.
+    """
+    for module in model.modules():
+        module.training = training and not isinstance(module, nn.modules.batchnorm._BatchNorm)
 
 
 def _check_complete(run: Execution, model: nn.Module) -> None:

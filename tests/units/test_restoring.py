@@ -1,16 +1,131 @@
-"""What a forward pass may change is put back, in place."""
+"""What a forward pass may change is put back, in place; so discovery leaves every model exactly as it was found."""
 
 from __future__ import annotations
 
 import random
 import sys
+from collections import deque
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from support.snapshots import assert_equal, snapshot
+from torch import Tensor, nn
+from zoo import SPECIMENS, ZOO, make
 
-from lightning_plasticity.units import restoring
+from lightning_plasticity.errors import UnsupportedModelError
+from lightning_plasticity.units import discover_units, restoring
+
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] * SPECIMENS[name].slow) for name in ZOO]
+
+
+def used(name: str):
+    """Return a model of the zoo in the middle of its life: some parts frozen in their mode, gradients, a hook."""
+    model, inputs = make(name)
+    for number, module in enumerate(model.modules()):
+        module.training = number % 3 != 1
+    for number, parameter in enumerate(model.parameters()):
+        if number % 2 and parameter.requires_grad:
+            parameter.grad = torch.ones_like(parameter)
+    next(model.children(), model).register_forward_hook(lambda module, args, output: None)
+    return model, inputs
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_is_left_as_it_was_found(name):
+    model, inputs = used(name)
+    before = snapshot(model)
+    discover_units(model, inputs)
+    assert_equal(snapshot(model), before)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_that_fails_on_the_way_is_left_as_it_was_found(name):
+    model, inputs = used(name)
+
+    def fail(module: nn.Module, args: tuple, output: object) -> None:
+        if model.training:  # the first run, in evaluation mode, went well
+            raise KeyError("out of luck")
+
+    for module in model.modules():  # the first of them that is called fails
+        module.register_forward_hook(fail)
+    before = snapshot(model)
+    with pytest.raises(UnsupportedModelError, match=r"failed on the example in training mode.*KeyError") as caught:
+        discover_units(model, inputs)
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert_equal(snapshot(model), before)
+
+
+class Untidy(nn.Module):
+    """Changes everything that a forward pass can change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm, self.last = nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Linear(6, 2)
+        self.register_buffer("calls", torch.zeros(()))
+        self.state, self.history, self.by_name, self.recent = torch.zeros(2), [], {}, deque(maxlen=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x)).relu()
+        self.calls = self.calls + 1
+        self.state.add_(1)
+        self.seen = x
+        self.history.append(x)
+        self.by_name["x"] = x
+        self.recent.append(x)
+        noise = torch.rand(()) + random.gauss(0, 1) + np.random.rand()
+        return self.last(x + noise)
+
+
+def test_a_model_that_changes_itself_is_put_back():
+    model = Untidy()
+    model(torch.randn(3, 4))
+    state, history = model.state.clone(), list(model.history)
+    before = snapshot(model)
+    assert len(discover_units(model, torch.randn(3, 4, generator=torch.Generator()))) == 1
+    assert_equal(snapshot(model), before)
+    assert torch.equal(model.state, state)
+    assert model.history[0] is history[0]
+    assert len(model.history) == len(model.recent) == 1
+
+
+def test_a_model_that_builds_layers_while_it_runs_is_refused_and_not_built():
+    class Late(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(4, 6), None
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.first(x)
+            if self.last is None:
+                self.last = nn.Linear(x.shape[1], 2)
+            return self.last(x)
+
+    model = Late()
+    with pytest.raises(UnsupportedModelError, match=r"the forward pass builds: 'last'\..*Remedy: Run the model once"):
+        discover_units(model, torch.randn(3, 4))
+    assert model.last is None
+    model(torch.randn(3, 4))
+    assert len(discover_units(model, torch.randn(3, 4))) == 1
+
+
+def test_an_autograd_graph_from_before_can_still_be_used():
+    model = Untidy()
+    loss = model.last(model.first(torch.randn(3, 4))).sum()
+    discover_units(model, torch.randn(3, 4))
+    loss.backward()
+    assert model.first.weight.grad is not None
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_model_on_a_device_and_its_random_numbers_are_left_as_they_were_found():
+    model = nn.Sequential(nn.Linear(4, 8), nn.Dropout(), nn.ReLU(), nn.Linear(8, 2)).cuda()
+    x = torch.randn(3, 4, device="cuda")
+    before = snapshot(model)
+    (group,) = discover_units(model, x)
+    assert_equal(snapshot(model), before)
+    assert group.incoming[0].tensor.is_cuda
 
 
 def test_attributes_containers_and_new_layers_are_put_back_with_their_identity():
