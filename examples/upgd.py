@@ -13,7 +13,7 @@ stream; a run that is in the table already is not made again.
 
 The settings are the best ones of the paper for MNIST and EMNIST where it has the method. On digits, whose experiences
 are shorter, those step sizes are too small to learn anything in time: there every method takes that one of 0.0003,
-0.001, 0.003, 0.01, 0.03 and 0.1 (``--step-size``) with which it is most accurate in a short run of a seed not shown.
+0.001, 0.003, 0.01 and 0.03 (``--step-size``) with which it is most accurate in a short run of a seed not shown.
 """
 
 from __future__ import annotations
@@ -226,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     table, source = ResultTable(options.out / "upgd.csv", KEY), provenance()
     jobs = [
         constants(stream, options) | {"method": method, "seed": seed}
-        for stream, seed, method in product(options.streams, options.seeds, options.methods)
+        for seed, stream, method in product(options.seeds, options.streams, options.methods)
     ]
     jobs = [job for job in jobs if job | {"experience": 0} not in table]
     with ProcessPoolExecutor(options.workers) if options.workers else nullcontext() as pool:
