@@ -8,7 +8,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_CHUNK = 1 << 18  # entries that fit into a core's cache; larger temporaries cost memory and another trip to it
+CACHED = 1 << 19
+"""Entries that a temporary may have to stay in a core's cache, about; a larger one costs memory and a trip to it."""
+
 _PRECISE = {torch.float32, torch.float64}
 
 
@@ -29,7 +31,7 @@ def sum_over_samples(values: Tensor, dim: int) -> Tensor:
     return values.sum(others, dtype=dtype) if others else values.to(dtype)
 
 
-def absolute_sum(values: Tensor, dim: int, out: Tensor | None = None) -> Tensor:
+def absolute_sum(values: Tensor, dim: int, out: Tensor | None = None, scratch: Tensor | None = None) -> Tensor:
     """Return the sum of absolute values over all dimensions but ``dim``, ``[F]``, at least in float32.
 
     On the host it works through the tensor in pieces that fit into the cache, so that the values are read once and no
@@ -39,6 +41,8 @@ def absolute_sum(values: Tensor, dim: int, out: Tensor | None = None) -> Tensor:
         values: Any shape with ``F`` features along ``dim``: weights or activations.
         dim: The feature dimension.
         out: Write into this tensor ``[F]``, in its data type, instead of a new one.
+        scratch: A flat tensor of the type of ``values`` to work in, for who calls often with more than ``CACHED``
+            entries: memory that is asked for anew at every call comes cold.
 
     Returns:
         The sums; 0 where there is nothing to add.
@@ -47,7 +51,7 @@ def absolute_sum(values: Tensor, dim: int, out: Tensor | None = None) -> Tensor:
         >>> absolute_sum(torch.tensor([[1.0, -2.0], [3.0, -4.0]]), dim=1)
         tensor([4., 6.])
     """
-    ndim, small = values.ndim, values.numel() <= _CHUNK
+    ndim, small = values.ndim, values.numel() <= CACHED
     dim %= ndim
     if out is not None and ndim == 2 and small and values.is_cpu:  # a short way for the call of every step
         return torch.sum(values.abs(), 1 - dim, out=out)
@@ -60,24 +64,28 @@ def absolute_sum(values: Tensor, dim: int, out: Tensor | None = None) -> Tensor:
         return torch.abs(values.to(dtype), out=out)
     if small:
         return torch.sum(values.abs(), others, dtype=dtype, out=out)
-    return _absolute_sum_in_pieces(values, dim, others, values.new_empty(values.shape[dim], dtype=dtype), out)
+    if out is None:
+        out = values.new_empty(values.shape[dim], dtype=dtype)
+    if scratch is None or scratch.dtype != values.dtype or scratch.numel() < values[0].numel():
+        scratch = values.new_empty(max(CACHED, values[0].numel()))
+    return _absolute_sum_in_pieces(values, dim, others, out, scratch)
 
 
-def _absolute_sum_in_pieces(values: Tensor, dim: int, others: list[int], sums: Tensor, out: Tensor | None) -> Tensor:
-    """Write the absolute sums to ``sums``, ``[F]``, and on to ``out``; pieces share one temporary, which stays hot."""
-    rows = max(1, _CHUNK * values.shape[0] // values.numel())
-    scratch = values.new_empty(rows, *values.shape[1:])
+def _absolute_sum_in_pieces(values: Tensor, dim: int, others: list[int], out: Tensor, scratch: Tensor) -> Tensor:
+    """Write the absolute sums to ``out``, ``[F]``; pieces of some rows share one temporary, which stays hot."""
+    rows = max(1, scratch.numel() * values.shape[0] // values.numel())
+    scratch = scratch[: rows * values[0].numel()].view(rows, *values.shape[1:])
     start = 0
     for piece in torch.split(values, rows):
         magnitudes = torch.abs(piece, out=scratch if len(piece) == rows else scratch[: len(piece)])
         if dim == 0:
-            torch.sum(magnitudes, others, dtype=sums.dtype, out=sums[start : start + rows])
+            torch.sum(magnitudes, others, dtype=out.dtype, out=out[start : start + rows])
         elif start == 0:
-            torch.sum(magnitudes, others, dtype=sums.dtype, out=sums)
+            torch.sum(magnitudes, others, dtype=out.dtype, out=out)
         else:
-            sums += magnitudes.sum(others, dtype=sums.dtype)
+            out += magnitudes.sum(others, dtype=out.dtype)
         start += rows
-    return sums if out is None else out.copy_(sums)
+    return out
 
 
 def contribution(activation: Tensor, outgoing: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units import Tap
@@ -24,24 +24,27 @@ class Alarm:
         self._heard: set[int] = set()
         self._missed = [0] * len(taps)
 
-    def hear(self, group: int) -> None:
-        """Note that the group at position ``group`` was observed."""
-        self._heard.add(group)
+    def hear(self, groups: Iterable[int]) -> None:
+        """Note that the groups at these positions were observed."""
+        self._heard.update(groups)
 
-    def miss(self, group: int) -> None:
-        """Note that the group at position ``group`` was trained but not observed.
+    def miss(self, groups: Iterable[int]) -> None:
+        """Note that the groups at these positions were trained but not observed.
 
         Args:
-            group: Its position.
+            groups: Their positions.
 
         Raises:
             UnsupportedModelError: If that has been so for ``PATIENCE`` steps and no group was ever observed; if others
                 were, this is a warning, since a branch may be used rarely and regularised always.
         """
-        tap = self._taps[group]
-        self._missed[group] += 1
-        if tap is None or group in self._heard or self._missed[group] != PATIENCE:
-            return
+        for group in groups:
+            self._missed[group] += 1
+            tap = self._taps[group]
+            if tap is not None and group not in self._heard and self._missed[group] == PATIENCE:
+                self._report(tap)
+
+    def _report(self, tap: Tap) -> None:
         cause, remedy = (
             ("its hooks do not run", "Attach the engine before a compiled model runs for the first time")
             if tap.module.training
@@ -54,4 +57,4 @@ class Alarm:
         )
         if not self._heard:
             raise error
-        warnings.warn(str(error), stacklevel=2)
+        warnings.warn(str(error), stacklevel=3)

@@ -114,8 +114,7 @@ class RedrawIncoming:
         """Redraw weights and set biases to 0."""
         units = replacement.units
         for key, slot in _drawn(replacement.group).items():
-            shape = tuple(slot.gather(units).shape)
-            fresh = draw(replacement.held[key], shape, replacement.generator)
+            fresh = draw(replacement.held[key], slot.shape_of(units), replacement.generator)
             slot.assign(units, fresh.to(slot.tensor.device))
         for slot in replacement.group.incoming:
             if slot.neutral is not None:

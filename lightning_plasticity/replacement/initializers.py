@@ -91,13 +91,13 @@ def draw(distribution: Tensor, shape: tuple[int, ...], generator: torch.Generato
         >>> draw(torch.tensor([0.0, 0.0, 0.25]), (1, 2), torch.Generator())
         tensor([[0.2500, 0.2500]], dtype=torch.float64)
     """
-    family, scale, location = Family(int(distribution[0])), float(distribution[1]), float(distribution[2])
-    if family is Family.CONSTANT:
+    family, scale, location = (float(each) for each in distribution.tolist())
+    if family == Family.CONSTANT:
         return torch.full(shape, location, dtype=torch.float64)
-    if family is Family.UNIFORM:
+    if family == Family.UNIFORM:
         return (2 * torch.rand(shape, dtype=torch.float64, generator=generator) - 1) * scale + location
     normal = torch.randn(shape, dtype=torch.float64, generator=generator)
-    if family is Family.NORMAL:
+    if family == Family.NORMAL:
         return normal * scale + location
     length = normal.flatten(1).norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
     sphere: Tensor = normal * (scale / length).view(-1, *[1] * (len(shape) - 1))

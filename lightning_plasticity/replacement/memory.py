@@ -17,7 +17,12 @@ from torch import Tensor
 from lightning_plasticity.units import UnitGroup
 
 State = dict[str, Tensor]
-Sums: TypeAlias = Literal["activation", "absolute activation"]
+Held: TypeAlias = Literal["activation sum", "absolute activation sum", "outgoing magnitude"]
+"""What the engine itself writes into a field, per feature.
+
+The activations, or their magnitudes, added up over all samples of all forward passes since the last step; or the mean
+absolute outgoing weight after the step.
+"""
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,7 @@ class Field:
         fresh: Value of a unit that was never seen or was just replaced.
         lasts: How long it is kept: for the life of the ``"unit"``; until the next ``"decision"`` about its group, after
             which all units start afresh; or for the ``"step"`` under way, whose readings a skipped step throws away.
-        sums: What of every forward pass the engine itself adds up here, over all samples, per feature; None leaves the
-            field to the statistic.
+        holds: What the engine itself writes here, per feature; None leaves the field to the statistic.
         dtype: Data type; None takes that of the weights, at least float32, since a bfloat16 trace stalls.
     """
 
@@ -39,7 +43,7 @@ class Field:
     width: int = 0
     fresh: float = 0.0
     lasts: Literal["unit", "decision", "step"] = "unit"
-    sums: Sums | None = None
+    holds: Held | None = None
     dtype: torch.dtype | None = None
 
     def shape(self, group: UnitGroup) -> tuple[int, ...]:
@@ -59,7 +63,6 @@ class Memory:
         flat: One flat tensor per field, all groups behind each other.
         device: Device of the memory: that of the first group.
         parts: Per group, the views ``[U, ...]`` into ``flat``.
-        rows: Per group, the same numbers as one row each, for kernels that write them.
     """
 
     def __init__(self, groups: Sequence[UnitGroup], fields: Mapping[str, Field]) -> None:
@@ -67,7 +70,6 @@ class Memory:
         self.device = self.groups[0].incoming[0].tensor.device if self.groups else torch.device("cpu")
         self.flat: dict[str, Tensor] = {}
         self.parts: list[State] = [{} for _ in self.groups]
-        self.rows: list[State] = [{} for _ in self.groups]
         if not self.groups:
             return
         tensor = self.groups[0].incoming[0].tensor
@@ -78,14 +80,13 @@ class Memory:
             self.flat[name] = torch.full((sum(sizes),), spec.fresh, dtype=dtype, device=self.device)
             for part, view, shape in zip(self.parts, torch.split(self.flat[name], sizes), shapes, strict=True):
                 part[name] = view.view(shape)
-            for row, view in zip(self.rows, torch.split(self.flat[name], sizes), strict=True):
-                row[name] = view
 
     def renew(self, group: int, units: Tensor) -> None:
-        """Give the ``units`` of the group at position ``group`` a fresh memory."""
+        """Give the ``units`` of the group at position ``group`` a fresh memory; that of the step under way is past."""
+        units = units.to(self.device)
         for name, spec in self.fields.items():
-            part = self.parts[group][name]
-            part[units.to(part.device)] = spec.fresh
+            if spec.lasts != "step":
+                self.parts[group][name].index_fill_(0, units, spec.fresh)
 
     def scale(self, name: str, factor: float, positions: Collection[int]) -> None:
         """Multiply a field of the groups at ``positions``, in one kernel if they are all."""
@@ -98,11 +99,9 @@ class Memory:
     def clear(self, name: str, positions: Collection[int]) -> None:
         """Set a field of the groups at ``positions`` to its fresh value."""
         fresh = self.fields[name].fresh
-        if len(positions) == len(self.groups):
-            self.flat[name].fill_(fresh)
-        else:
-            for position in positions:
-                self.parts[position][name].fill_(fresh)
+        whole = len(positions) == len(self.groups)
+        for tensor in [self.flat[name]] if whole else [self.parts[position][name] for position in positions]:
+            tensor.fill_(fresh) if fresh else tensor.zero_()  # zeros cost less
 
     def drop(self, group: int, lasts: Literal["decision", "step"]) -> None:
         """Let the fields that last for a decision, or a step, start afresh in the group at position ``group``."""
@@ -110,20 +109,16 @@ class Memory:
             if spec.lasts == lasts:
                 self.parts[group][name].fill_(spec.fresh)
 
-    def state_dict(self) -> dict[str, State]:
-        """Return a copy of what lasts longer than a step, by group name and field."""
-        lasting = [name for name, spec in self.fields.items() if spec.lasts != "step"]
-        return {
-            group.name: {name: part[name].clone() for name in lasting}
-            for group, part in zip(self.groups, self.parts, strict=True)
-        }
+    def save_group(self, position: int) -> State:
+        """Return a copy of what lasts longer than a step, of the group at ``position``."""
+        return {name: self.parts[position][name].clone() for name, spec in self.fields.items() if spec.lasts != "step"}
 
     def load_group(self, position: int, saved: Mapping[str, Tensor]) -> None:
         """Take over the saved memory of the group at ``position``; readings of a step under way start afresh.
 
         Args:
             position: Position of the group.
-            saved: Its part of :meth:`state_dict`, of equal fields and shapes; tensors may lie on any device.
+            saved: What :meth:`save_group` returned, of equal fields and shapes; tensors may lie on any device.
         """
         self.drop(position, "step")
         for name, value in saved.items():

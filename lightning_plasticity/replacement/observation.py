@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lightning_plasticity.replacement.alarm import Alarm
 from lightning_plasticity.replacement.memory import Memory
+from lightning_plasticity.replacement.outgoing import OutgoingMagnitudes
 from lightning_plasticity.replacement.statistic import Observer, Statistic
 from lightning_plasticity.replacement.watch import Watch
 
@@ -24,7 +25,10 @@ class Observation:
     def __init__(self, memory: Memory, statistics: Sequence[Statistic]) -> None:
         self.memory = memory
         self._watches = [_watch(memory, i, statistics) for i in range(len(memory.groups))]
+        self._writers = [group.incoming[0] for group in memory.groups]
         self._alarm = Alarm([group.tap for group in memory.groups])
+        weighed = [name for name, spec in memory.fields.items() if spec.holds == "outgoing magnitude"]
+        self._outgoing = [OutgoingMagnitudes(memory, name) for name in weighed]
 
     def attach(self) -> None:
         """Start observing, without what compiled code may have left since the last time."""
@@ -56,16 +60,17 @@ class Observation:
         for i in groups:
             watch = self._watches[i]
             count = 1 if watch is None else watch.collect()
-            if self.memory.groups[i].incoming[0].tensor.grad is None:
+            if self._writers[i].tensor.grad is not None:
+                trained.append(i)
                 if count is not None:
-                    self.memory.drop(i, "step")
-                continue
-            trained.append(i)
-            if count is None:
-                self._alarm.miss(i)
-            else:
-                self._alarm.hear(i)
-                samples[i] = count
+                    samples[i] = count
+            elif count is not None:
+                self.memory.drop(i, "step")
+        self._alarm.hear(samples)
+        if len(samples) < len(trained):
+            self._alarm.miss(i for i in trained if i not in samples)
+        for each in self._outgoing:
+            each.write(samples)
         return trained, samples
 
     def drop(self, groups: Sequence[int]) -> None:
@@ -82,6 +87,7 @@ def _watch(memory: Memory, i: int, statistics: Sequence[Statistic]) -> Watch | N
     readers = [each for each in statistics if each.reads_activation or each.reads_gradient]
     if tap is None or not readers:
         return None
-    sums = [(part[name], spec.sums) for each in readers for name, spec in each.fields().items() if spec.sums]
+    fields = [item for each in readers for item in each.fields().items()]
+    sums = [(part[name], spec.holds) for name, spec in fields if spec.holds and spec.holds != "outgoing magnitude"]
     observers = [partial(each.observe, part) for each in readers if isinstance(each, Observer)]
     return Watch(tap, sums, observers, memory.device, reads_gradient=any(each.reads_gradient for each in readers))

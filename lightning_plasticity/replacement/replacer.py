@@ -18,18 +18,17 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
-from lightning_plasticity.replacement.ages import Ages
 from lightning_plasticity.replacement.distributed import agree, average
-from lightning_plasticity.replacement.edits import Replacement
 from lightning_plasticity.replacement.events import Listener, ReplacementEvent
-from lightning_plasticity.replacement.memory import Memory, precise
+from lightning_plasticity.replacement.memory import Memory
 from lightning_plasticity.replacement.method import Method
-from lightning_plasticity.replacement.observability import age_scalars, plan, score_scalars
+from lightning_plasticity.replacement.observability import plan
 from lightning_plasticity.replacement.observation import Observation
 from lightning_plasticity.replacement.optimizer_state import OptimizerMemory
 from lightning_plasticity.replacement.overrides import method_per_group
 from lightning_plasticity.replacement.refusals import check_groups, checked_method, owner_of
-from lightning_plasticity.replacement.state import check_state, group_problems, pack, same_groups
+from lightning_plasticity.replacement.state import check_state, group_problems, same_groups
+from lightning_plasticity.replacement.treatment import Treatment
 from lightning_plasticity.units import Skipped, UnitGroup, UnitMap
 
 
@@ -94,9 +93,9 @@ class UnitReplacer:
         self.groups = tuple(units)
         self.methods = method_per_group(self.groups, method, overrides or {})
         self.use(optimizer)
-        self.ages = [Ages(group.size) for group in self.groups]
         self.memory = Memory(self.groups, method.fields())
-        self.held = [[edit.prepare(g) for edit in m.edits] for g, m in zip(self.groups, self.methods, strict=True)]
+        self._treatments = [Treatment(each, self.memory, i) for i, each in enumerate(self.methods)]
+        self.ages = [treatment.ages for treatment in self._treatments]
         seed = agree(torch.initial_seed() if seed is None else seed, self._device)
         self.generator = torch.Generator().manual_seed(seed)
         self.listeners: list[Listener] = []
@@ -180,8 +179,8 @@ class UnitReplacer:
             StateMismatchError: If it belongs to other groups, sizes or another method; nothing is changed then.
         """
         check_state(state, self._own_state(), self.groups, self.optimizers)
-        for i, group in enumerate(self.groups):
-            self._load_group(i, state["groups"][group.name])
+        for treatment in self._treatments:
+            treatment.load_state_dict(state["groups"][treatment.group.name])
         self.generator.set_state(state["generator"].cpu())
         for each, part in zip(self.optimizer_memory, state["optimizers"], strict=True):
             each.load_state_dict(part, self.groups)
@@ -192,11 +191,10 @@ class UnitReplacer:
         Args:
             state: A state of an earlier engine, whose optimizers are gone.
         """
-        own = self._own_state()["groups"]
-        for i, group in enumerate(self.groups):
-            saved = state["groups"].get(group.name)
-            if saved is not None and not group_problems(saved, own[group.name]):
-                self._load_group(i, saved)
+        for treatment in self._treatments:
+            saved = state["groups"].get(treatment.group.name)
+            if saved is not None and not group_problems(saved, treatment.state_dict()):
+                treatment.load_state_dict(saved)
         self.generator.set_state(state["generator"].cpu())
 
     def plan(self, skipped: Iterable[Skipped] = ()) -> str:
@@ -217,9 +215,8 @@ class UnitReplacer:
         """
         values: dict[str, float] = {}
         generator = torch.Generator().set_state(self.generator.get_state())  # looking must not move the engine's own
-        for i, group in enumerate(self.groups):
-            values |= age_scalars(group, self.ages[i], self.methods[i].selection)
-            values |= score_scalars(group, self._score(i, generator))
+        for treatment in self._treatments:
+            values |= treatment.metrics(generator)
         return values
 
     def _after_step(self, position: int, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -231,33 +228,24 @@ class UnitReplacer:
         with torch.no_grad():
             memory.after_step()
             trained, samples = self._observation.collect(self._owned[position])
-            for i in trained:
-                self.ages[i].advance()
             for statistic in self._statistics:
                 statistic.update(self.memory, samples)
-            self._replace(trained)
+            due = {i: count for i in trained if (count := self._treatments[i].advance(self.generator))}
+            if due:
+                self._replace(due)
 
-    def _replace(self, trained: Sequence[int]) -> None:
-        due = {}
-        for i in trained:
-            if self.ages[i].step % self.methods[i].every_n_steps == 0:
-                count = self.methods[i].selection.due(self.ages[i], self.generator)
-                if count:
-                    due[i] = count
-        if not due:
-            return
+    def _replace(self, due: Mapping[int, int]) -> None:
         average(self.memory)
-        scores = {i: self._score(i, self.generator) for i in due}
+        scores = {i: self._treatments[i].score(self.generator) for i in due}
         chosen = {i: self.methods[i].selection.choose(scores[i], due[i], self.ages[i], self.generator) for i in due}
         for i, units in chosen.items():
             if len(units):
-                self._edit(i, units, scores[i])
+                self._edit(self._treatments[i], units, scores[i])
             self.memory.drop(i, "decision")
 
-    def _edit(self, i: int, units: Tensor, score: Tensor) -> None:
-        group, ages = self.groups[i], self.ages[i]
-        for edit, held in zip(self.methods[i].edits, self.held[i], strict=True):
-            edit(Replacement(group, units, score, self.memory.parts[i], held, self.generator))
+    def _edit(self, treatment: Treatment, units: Tensor, score: Tensor) -> None:
+        group, ages = treatment.group, treatment.ages
+        treatment.edit(units, score, self.generator)
         for each in self.optimizer_memory:
             each.forget(group, units)
         if self.listeners:
@@ -265,12 +253,7 @@ class UnitReplacer:
             event = ReplacementEvent(ages.step, group.name, tuple(units.tolist()), old, worth)
             for listener in self.listeners:
                 listener(event)
-        self.memory.renew(i, units)
-        ages.renew(units)
-
-    def _score(self, i: int, generator: torch.Generator) -> Tensor:
-        age = self.ages[i].age.to(self._device, precise(self._device))
-        return self.method.utility.score(self.memory.parts[i], self.groups[i], age, generator).cpu().double()
+        treatment.renew(units)
 
     @property
     def attached(self) -> bool:
@@ -286,15 +269,8 @@ class UnitReplacer:
         return self.groups[0].incoming[0].tensor.device
 
     def _own_state(self) -> dict[str, Any]:
-        memory = self.memory.state_dict()
-        each = zip(self.groups, self.methods, self.ages, self.held, strict=True)
         return {
-            "groups": {group.name: pack(method, ages, memory[group.name], held) for group, method, ages, held in each},
+            "groups": {treatment.group.name: treatment.state_dict() for treatment in self._treatments},
             "generator": self.generator.get_state(),
             "optimizers": [each.state_dict() for each in self.optimizer_memory],
         }
-
-    def _load_group(self, i: int, saved: dict[str, Any]) -> None:
-        self.ages[i].load_state_dict(saved["ages"])
-        self.memory.load_group(i, saved["memory"])
-        self.held[i] = [{k: v.clone() for k, v in held.items()} for held in saved["held"]]

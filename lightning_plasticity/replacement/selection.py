@@ -16,6 +16,8 @@ from torch import Tensor
 from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.replacement.ages import Ages
 
+_MANY = 512  # units of which sorting all costs more than looking for the lowest
+
 
 @runtime_checkable
 class Selection(Protocol):
@@ -51,6 +53,9 @@ def lowest(score: Tensor, candidates: Tensor, count: int) -> Tensor:
         tensor([2, 3, 1])
     """
     score = torch.where(score.isfinite(), score, -torch.inf)[candidates]
+    if 0 < count < len(candidates) > _MANY:  # few of many are due, as a rule: only they and their equals are sorted
+        few = torch.where(score <= score.kthvalue(count).values)[0]
+        score, candidates = score[few], candidates[few]
     return candidates[torch.sort(score, stable=True).indices[:count]]
 
 

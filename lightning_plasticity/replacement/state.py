@@ -8,29 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from lightning_plasticity.errors import StateMismatchError
-from lightning_plasticity.replacement.ages import Ages
-from lightning_plasticity.replacement.memory import State
-from lightning_plasticity.replacement.method import Method
 from lightning_plasticity.units import UnitGroup
-
-
-def pack(method: Method, ages: Ages, memory: State, held: Sequence[State]) -> dict[str, Any]:
-    """Return the state of one group as plain tensors and strings.
-
-    Hyper-parameters of the method are not in it, so that they may change between runs; the names of its parts are.
-
-    Args:
-        method: Its method.
-        ages: Its ages.
-        memory: What lasts of its memory.
-        held: What each edit holds for it.
-    """
-    return {
-        "parts": [type(part).__name__ for part in (method.utility, method.selection, *method.edits)],
-        "ages": ages.state_dict(),
-        "memory": memory,
-        "held": [{k: v.clone() for k, v in each.items()} for each in held],
-    }
 
 
 def check_state(

@@ -75,7 +75,7 @@ class MeanActivation:
         return {
             "mean_activation": Field(per="feature"),
             "mean_activation_missing": Field(fresh=1.0),
-            "mean_activation_sum": Field(per="feature", lasts="step", sums="activation"),
+            "mean_activation_sum": Field(per="feature", lasts="step", holds="activation sum"),
         }
 
     def update(self, memory: Memory, samples: Samples) -> None:

@@ -58,24 +58,6 @@ def mean_magnitude(slots: Sequence[Slot]) -> Tensor:
     return torch.stack(shares).sum(0) if len(shares) > 1 else shares[0]
 
 
-def write_outgoing_sums(group: UnitGroup, out: Tensor) -> int:
-    """Write the sum of the absolute outgoing weights of every feature and return the number of entries it is of.
-
-    Args:
-        group: The group.
-        out: Receives the sums, ``[U * K]``. Where several readers see different features, those of a unit get the same.
-
-    Returns:
-        The entries per feature, so that ``out`` divided by it is the mean.
-    """
-    first = group.outgoing[0]
-    if len(group.outgoing) == 1 and first.total_features == out.numel():
-        first.absolute_sums(out)
-        return first.entries_per_feature
-    out.view(group.size, -1).copy_(outgoing_magnitude(group))
-    return 1
-
-
 @dataclass(frozen=True)
 class Contribution:
     r"""Mean absolute activation times mean absolute outgoing weight, averaged over time.
@@ -104,30 +86,25 @@ class Contribution:
         check_decay_rate(self.decay_rate)
 
     def fields(self) -> Mapping[str, Field]:
-        """Return the running utility, and the sums of absolute activations and weights in the step under way."""
+        """Return the running utility, the absolute activations of the step under way, and how they are read."""
         return {
             "utility": Field(),
-            "seen": Field(per="feature", lasts="step", sums="absolute activation"),
-            "outgoing": Field(per="feature", lasts="step"),
+            "seen": Field(per="feature", lasts="step", holds="absolute activation sum"),
+            "outgoing": Field(per="feature", lasts="step", holds="outgoing magnitude"),
         }
 
     def update(self, memory: Memory, samples: Samples) -> None:
         """Move the running utility towards the contribution in this step."""
         memory.scale("utility", self.decay_rate, samples)
-        rows: list[State] = []
-        weights: list[float] = []
-        for position, count in samples.items():
-            group, row = memory.groups[position], memory.rows[position]
-            weight = (1 - self.decay_rate) / (count * write_outgoing_sums(group, row["outgoing"]))
-            if isinstance(weight, float) and row["seen"].numel() == group.size:
-                rows.append(row)
-                weights.append(weight)
-            else:  # several features per unit, or samples that were counted on the device
+        utility, seen, outgoing = (memory.flat[name] for name in ("utility", "seen", "outgoing"))
+        counts = set(samples.values())
+        same = counts.pop() if len(counts) == 1 and len(samples) == len(memory.groups) else None
+        if isinstance(same, int) and utility.shape == seen.shape:
+            utility.addcmul_(seen, outgoing, value=(1 - self.decay_rate) / same)
+        else:  # not all groups, several features per unit, or samples that differ or were counted on the device
+            for position, count in samples.items():
                 part = memory.parts[position]
-                part["utility"] += weight * contribution(part["seen"], part["outgoing"])
-        if rows:
-            utility, seen, outgoing = ([row[name] for row in rows] for name in ("utility", "seen", "outgoing"))
-            torch._foreach_addcmul_(utility, seen, outgoing, scalars=weights)
+                part["utility"] += contribution(part["seen"], part["outgoing"]) * ((1 - self.decay_rate) / count)
         memory.clear("seen", samples)
 
     def score(self, state: State, group: UnitGroup, age: Tensor, generator: torch.Generator) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from lightning_plasticity.functional.utility import absolute_sum, sum_over_samples
-from lightning_plasticity.replacement.memory import Sums
+from lightning_plasticity.replacement.memory import Held
 from lightning_plasticity.units import Tap
 
 Observe = Callable[["Reading"], None]
@@ -52,10 +52,10 @@ class Reading:
         """Return the sum of ``values``, shaped like the activation, over the samples: per feature, ``[U, K]``."""
         return self._fold(sum_over_samples(values, self.tap.dim))
 
-    def add_to(self, total: Tensor, sums: Sums) -> None:
+    def add_to(self, total: Tensor, what: Held) -> None:
         """Add the activations, or their magnitudes, summed over the samples, to ``total``, ``[U, K]``."""
         values, dim = self.activation, self.tap.dim
-        if sums == "activation":
+        if what == "activation sum":
             total += self.sum(values)
         elif not self.first or not self._in_order or values.shape[dim] != total.numel():
             total += self._fold(absolute_sum(values, dim))
@@ -113,7 +113,7 @@ class Watch:
     def __init__(
         self,
         tap: Tap,
-        sums: Sequence[tuple[Tensor, Sums]],
+        sums: Sequence[tuple[Tensor, Held]],
         observers: Sequence[Observe],
         device: torch.device,
         *,
@@ -130,7 +130,7 @@ class Watch:
 
     def _only_row(self) -> Tensor | None:
         """The only tensor to fill, as a batch of one sample, if magnitudes are summed in it and no more is asked."""
-        if self._observers or self.reads_gradient or [what for _, what in self._sums] != ["absolute activation"]:
+        if self._observers or self.reads_gradient or [what for _, what in self._sums] != ["absolute activation sum"]:
             return None
         return self._reading.row_of(self._sums[0][0])
 

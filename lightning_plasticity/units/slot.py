@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
@@ -70,14 +69,14 @@ class Slot(Bound):
     found_in: tuple[int, ...] = field(init=False, repr=False)
     _moved: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict, init=False, repr=False)
     total_features: int = field(init=False, repr=False)
-    _whole: bool = field(init=False, repr=False)
+    _in_order: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Note the shape of the tensor, and whether the units own one whole dimension in order: that needs no table."""
+        """Note the shape of the tensor, and whether the units lie in one dimension in order: that needs no table."""
         flat = self.index[0].flatten()
         object.__setattr__(self, "total_features", flat.numel())
-        whole = len(self.dims) == 1 and torch.equal(flat.cpu(), torch.arange(flat.numel()))
-        object.__setattr__(self, "_whole", whole)
+        in_order = len(self.dims) == 1 and torch.equal(flat.cpu(), torch.arange(flat.numel()))
+        object.__setattr__(self, "_in_order", in_order)
         object.__setattr__(self, "found_in", tuple(self.tensor.shape))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -113,6 +112,12 @@ class Slot(Bound):
         """The number of features per unit ``K``."""
         return self.index[0].shape[1]
 
+    @property
+    def whole_dim(self) -> int | None:
+        """The dimension of the tensor that the units own from end to end, in order; None if they lie otherwise."""
+        whole = self._in_order and self.shape is None and self.tensor.shape[self.dims[0]] == self.total_features
+        return self.dims[0] % self.tensor.ndim if whole else None
+
     def view(self, tensor: Tensor) -> Tensor:
         """Return ``tensor`` (the slot's own, or one of its shape) viewed with the addressed dimensions first."""
         tensor = tensor.detach()
@@ -128,7 +133,10 @@ class Slot(Bound):
 
     def at(self, units: Tensor, device: torch.device) -> tuple[Tensor, ...]:
         """Return the index that addresses ``units`` in :meth:`view`, one ``[R, K]`` tensor per addressed dimension."""
-        return tuple(table[units.to(device)] for table in self.tables(device))
+        units = units.to(device)
+        if self._in_order and self.features == 1:
+            return (units[:, None],)
+        return tuple(table[units] for table in self.tables(device))
 
     def positions(self, units: Tensor) -> Tensor:
         """Return where the entries of ``units`` lie in the flattened tensor, ``[R * K * E]``, int64 on the host."""
@@ -143,6 +151,10 @@ class Slot(Bound):
             if dim not in dims:
                 positions = positions[..., None] + torch.arange(shape[dim]) * strides[dim]
         return positions.flatten()
+
+    def shape_of(self, units: Tensor) -> tuple[int, ...]:
+        """Return the shape ``(R, K, *E)`` of the entries of ``units``."""
+        return (len(units), self.features, *self.view(self.tensor).shape[len(self.dims) :])
 
     def gather(self, units: Tensor) -> Tensor:
         """Return a copy of the entries of ``units``, ``[R, K, *E]``."""
@@ -160,19 +172,20 @@ class Slot(Bound):
         target = self.tensor if tensor is None else tensor
         write(self.view(target), self.at(units, target.device), values)
 
-    def absolute_sums(self, out: Tensor | None = None) -> Tensor:
+    def absolute_sums(self, out: Tensor | None = None, scratch: Tensor | None = None) -> Tensor:
         """Return the sum of the absolute entries of every feature, ``[U * K]``, at least in float32.
 
         Args:
             out: Write into this tensor instead of a new one.
+            scratch: Memory to work in; see :func:`~lightning_plasticity.functional.utility.absolute_sum`.
 
         Returns:
             ``out``, or the new tensor.
         """
         tensor = self.tensor
-        if self._whole and (self.shape or tensor.shape)[self.dims[0]] == self.total_features:
+        if self._in_order and (self.shape or tensor.shape)[self.dims[0]] == self.total_features:
             tensor = tensor.detach() if self.shape is None else tensor.detach().view(self.shape)
-            return absolute_sum(tensor, self.dims[0], out)
+            return absolute_sum(tensor, self.dims[0], out, scratch)
         tensor = self.view(tensor)
         rest = tuple(range(len(self.dims), tensor.ndim))
         sums = (tensor.abs().sum(rest) if rest else tensor.abs())[self.tables(tensor.device)].flatten()
@@ -186,7 +199,7 @@ class Slot(Bound):
         """Return the mean absolute entry of every unit, ``[U]``."""
         return self.feature_magnitude().mean(1)
 
-    @cached_property
+    @property
     def entries_per_feature(self) -> int:
         """The number of entries that one feature of a unit owns in this tensor; at least 1."""
         shape = self.tensor.shape if self.shape is None else self.shape

@@ -1,0 +1,256 @@
+"""Run a model many times with changed entries, and leave it exactly as it was found.
+
+A :class:`Sandbox` swaps the data of every parameter and buffer for a copy in double precision and generic position,
+so that the user's own numbers are never touched; leaving it swaps them back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from lightning_plasticity.units.proof.precision import Promotion
+from lightning_plasticity.units.refusals import check_model, unwrapped
+from lightning_plasticity.units.restoring import (
+    attributes_restored,
+    buffer_values_restored,
+    random_state_restored,
+    seed_everything,
+    uncompiled,
+    unfused_attention,
+)
+from lightning_plasticity.units.slot import Slot
+from lightning_plasticity.units.tensors import tensors_in, to_generic_position
+
+_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+_LARGEST_DOUBLE = 2**27
+"""Weights of larger models are stored in single precision; double-precision inputs promote them where they are used."""
+
+ExampleInputs = Tensor | tuple[Any, ...] | Mapping[str, Any] | Callable[[], Any]
+
+
+class Sandbox:
+    """A model whose numbers may be changed at will; use it through :func:`sandbox`.
+
+    Args:
+        model: The model, its data already swapped.
+        call: Runs the model once.
+        inputs: The floating-point tensors it runs on, if they are known.
+        dtype: The precision, which decides the relative change of an output that counts as none.
+        seed: Seed of the global generators before every run, so that dropout draws the same mask every time, and of the
+            values that are drawn.
+    """
+
+    def __init__(
+        self, model: nn.Module, call: Callable[[], Any], inputs: Sequence[Tensor], dtype: torch.dtype, seed: int
+    ) -> None:
+        self.model, self.call, self._inputs, self.dtype, self.seed = model, call, inputs, dtype, seed
+        self.tolerance = _TOLERANCE[dtype]
+        self.generator = torch.Generator().manual_seed(seed)
+        self.training = False
+        self.runs = 0
+        self._undo: list[tuple[Slot, Tensor, Tensor]] = []
+        self._sizes: dict[int, float] = {}
+
+    def run(self, *modes: TorchDispatchMode) -> list[Tensor]:
+        """Run the model once in the chosen mode and return every tensor of its output, detached.
+
+        Args:
+            modes: Dispatch modes that watch or change the run.
+
+        Returns:
+            The tensors of the output in a fixed order.
+        """
+        with torch.no_grad(), self.running(*modes):
+            return [tensor.detach().clone() for tensor in tensors_in(self.call())]
+
+    @contextmanager
+    def running(self, *modes: AbstractContextManager[Any]) -> Generator[None, None, None]:
+        """Make everything ready for one run, and put back afterwards what the run has changed in the model.
+
+        Args:
+            modes: Modes that watch or change the run.
+
+        Yields:
+            Nothing; :attr:`call` runs the model.
+        """
+        self.model.train(self.training)
+        self.runs += 1
+        with ExitStack() as stack:
+            stack.enter_context(attributes_restored(self.model))
+            stack.enter_context(buffer_values_restored(self.model))
+            for mode in (Promotion(self.dtype), *modes):
+                stack.enter_context(mode)
+            seed_everything(self.seed)
+            yield
+
+    @contextmanager
+    def edited(self) -> Generator[None, None, None]:
+        """Undo, at the end of the block, everything that was written in it."""
+        start = len(self._undo)
+        try:
+            yield
+        finally:
+            while len(self._undo) > start:
+                slot, units, values = self._undo.pop()
+                slot.assign(units, values, tensor=slot.tensor.data)
+
+    def assign(self, slot: Slot, units: Tensor, values: Tensor | float) -> None:
+        """Write ``values`` to the entries of ``units``; undone at the end of :meth:`edited`."""
+        self._undo.append((slot, units, slot.gather(units)))
+        slot.assign(units, values, tensor=slot.tensor.data)
+
+    def fill(self, slots: Iterable[Slot], units: Tensor, value: float) -> None:
+        """Set the entries of ``units`` in every slot to ``value``."""
+        for slot in slots:
+            self.assign(slot, units, value)
+
+    def redraw(self, slots: Iterable[Slot], units: Tensor, scale: float = 1.0) -> None:
+        """Draw the entries of ``units`` anew, normally distributed with ``scale`` times the size they have now."""
+        for slot in slots:
+            size = scale * self.size(slot.tensor)
+            values = self.normal(slot.gather(units).shape)
+            if slot.kind == "variance":  # a running variance: nobody may redraw it below zero
+                values = values.abs() + 0.1
+            self.assign(slot, units, size * values)
+
+    def swap(self, slots: Iterable[Slot], one: Tensor, other: Tensor) -> None:
+        """Exchange the entries of the units ``one`` with those of the units ``other``, slot by slot."""
+        for slot in slots:
+            first, second = slot.gather(one), slot.gather(other)
+            self.assign(slot, one, second)
+            self.assign(slot, other, first)
+
+    def silence(self, slots: Iterable[Slot], units: Tensor, constant: float = 0.0, weight: float = 0.0) -> None:
+        """Write zeros, but one as a variance, ``constant`` where the entries are added, and ``weight`` as a weight."""
+        for slot in slots:
+            value = {"variance": 1.0, "bias": constant, "shift": constant, "weight": weight}.get(slot.kind, 0.0)
+            self.assign(slot, units, value)
+
+    @contextmanager
+    def shaken(self) -> Generator[None, None, None]:
+        """Move every trainable parameter, and the inputs unless a callable holds them, during the block."""
+        moved = [p.data for p in self.model.parameters() if p.requires_grad and p.is_floating_point()]
+        saved = [(tensor, tensor.clone()) for tensor in (*moved, *self._inputs)]
+        try:
+            for tensor, value in saved:
+                tensor.add_(0.1 * value.square().mean().sqrt() * self.normal(value.shape).to(value))
+            yield
+        finally:
+            for tensor, value in saved:
+                tensor.copy_(value)
+
+    def size(self, tensor: Tensor) -> float:
+        """Return the root mean square of a parameter or buffer as it was when first asked for; 1 if it was zero."""
+        if id(tensor) not in self._sizes:
+            self._sizes[id(tensor)] = float(tensor.detach().square().mean().sqrt()) or 1.0
+        return self._sizes[id(tensor)]
+
+    def normal(self, shape: Iterable[int]) -> Tensor:
+        """Return normally distributed numbers of the sandbox's own generator."""
+        return torch.randn(tuple(shape), generator=self.generator, dtype=torch.float64)
+
+    def choose(self, size: int, count: int) -> Tensor:
+        """Return ``count`` (at most all) of ``size`` units, without repetition, in random order."""
+        return torch.randperm(size, generator=self.generator)[:count]
+
+
+@contextmanager
+def sandbox(
+    model: nn.Module, example_inputs: ExampleInputs, *, dtype: torch.dtype = torch.float64, seed: int = 0
+) -> Generator[Sandbox, None, None]:
+    """Lend out a model in ``dtype`` and generic position; everything is put back at the end, also after an error.
+
+    Args:
+        model: The model.
+        example_inputs: A tensor, a tuple or mapping of arguments, or a callable that runs the model.
+        dtype: The precision to compute in: float64, or float32 for models that do not fit otherwise.
+        seed: Seed of all that is drawn.
+
+    Yields:
+        The sandbox.
+
+    Raises:
+        UnsupportedModelError: If the model is of a kind that cannot be taken apart, such as a lazy one.
+    """
+    check_model(model)
+    model = unwrapped(model)
+    generator = torch.Generator().manual_seed(seed)
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(mode=False))
+        stack.enter_context(random_state_restored(model))
+        stack.enter_context(attributes_restored(model))
+        stack.enter_context(unfused_attention())
+        stack.enter_context(uncompiled())
+        heavy = sum(p.numel() for p in model.parameters()) > _LARGEST_DOUBLE and not callable(example_inputs)
+        stack.enter_context(_data_swapped(model, torch.float32 if heavy else dtype, dtype, generator))
+        call, inputs = _call(model, example_inputs, dtype)
+        yield Sandbox(model, call, inputs, dtype, seed)
+
+
+def _call(
+    model: nn.Module, example_inputs: ExampleInputs, dtype: torch.dtype
+) -> tuple[Callable[[], Any], list[Tensor]]:
+    """Return what runs the model once, and the floating-point tensors it runs on."""
+    if callable(example_inputs):
+        return example_inputs, []
+    single = isinstance(example_inputs, Tensor)
+    leaves, structure = tree_flatten((example_inputs,) if single else example_inputs)
+    leaves = [_to_float(leaf, dtype) for leaf in leaves]
+    inputs = tree_unflatten(leaves, structure)
+    call = (lambda: model(**inputs)) if isinstance(inputs, Mapping) else (lambda: model(*inputs))
+    return call, [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+
+
+def _to_float(leaf: Any, dtype: torch.dtype) -> Any:
+    return leaf.to(dtype, copy=True) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+
+
+@contextmanager
+def _data_swapped(
+    model: nn.Module, weights: torch.dtype, others: torch.dtype, generator: torch.Generator
+) -> Generator[None, None, None]:
+    """Give every parameter and buffer a copy of its data, in generic position, during the block."""
+    stored = [(p, weights if p.ndim > 1 else others) for p in model.parameters()]  # biases must have the inputs' dtype
+    stored += [(buffer, others) for buffer in model.buffers()]  # type: ignore[misc]
+    originals = [(tensor, tensor.data) for tensor, _ in stored]
+    storages: dict[int, Tensor] = {}
+    try:
+        for tensor, dtype in stored:
+            tensor.data = _copy(tensor.data, dtype, storages)
+        for parameter in model.parameters():
+            if parameter.requires_grad and parameter.is_floating_point():
+                to_generic_position(parameter.data, generator)
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
+                _move_statistics(module, generator)
+        yield
+    finally:
+        for tensor, data in originals:
+            tensor.data = data
+
+
+def _copy(data: Tensor, dtype: torch.dtype, storages: dict[int, Tensor]) -> Tensor:
+    """Return a copy with the same strides; tensors that share storage go on sharing it."""
+    key = data.untyped_storage().data_ptr()
+    if key not in storages:
+        whole = torch.empty(0, dtype=data.dtype, device=data.device).set_(data.untyped_storage())
+        storages[key] = whole.to(dtype, copy=True) if data.is_floating_point() else whole.clone()
+    return storages[key].as_strided(data.shape, data.stride(), data.storage_offset())
+
+
+def _move_statistics(norm: nn.modules.batchnorm._NormBase, generator: torch.Generator) -> None:
+    """Make the running statistics of channels differ, as they do after training."""
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None  # noqa: S101 - a norm has both or none
+    assert variance is not None  # noqa: S101
+    noise = torch.randn((2, len(mean)), generator=generator, dtype=torch.float64).to(mean)
+    mean.data.add_(0.1 * variance.sqrt() * noise[0])
+    variance.data.mul_(1 + 0.1 * noise[1].abs())
