@@ -207,7 +207,7 @@ class UnitReplacer:
         return plan(self.groups, selections, [method.every_n_steps for method in self.methods], skipped)
 
     def metrics(self) -> dict[str, float]:
-        """Return numbers per group: ``replaced/<group>``, ``mature/<group>``, ``utility_median/<group>`` and more.
+        """Return numbers per group: ``replaced/<group>``, ``mature_fraction/<group>``, ``utility_median/<group>`` ...
 
         See :func:`~lightning_plasticity.replacement.observability.age_scalars` and
         :data:`~lightning_plasticity.replacement.observability.QUANTILES`. Waits for the device; changes nothing. On
