@@ -24,7 +24,7 @@ from lightning_plasticity.replacement.memory import Memory
 from lightning_plasticity.replacement.method import Method
 from lightning_plasticity.replacement.observability import plan
 from lightning_plasticity.replacement.observation import Observation
-from lightning_plasticity.replacement.optimizer_state import OptimizerMemory
+from lightning_plasticity.replacement.optimizer.memory import OptimizerMemory
 from lightning_plasticity.replacement.overrides import method_per_group
 from lightning_plasticity.replacement.refusals import check_groups, checked_method, owner_of
 from lightning_plasticity.replacement.state import check_state, group_problems, same_groups
