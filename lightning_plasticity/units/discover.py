@@ -8,19 +8,19 @@ from typing import Any, Literal, TypeAlias, get_args
 from torch import Tensor, nn
 
 from lightning_plasticity.errors import InvalidArgumentError
-from lightning_plasticity.units.computed import follow_back
-from lightning_plasticity.units.execution import Execution
-from lightning_plasticity.units.frames import Frames
-from lightning_plasticity.units.labels import Labels
 from lightning_plasticity.units.naming import module_names, with_unique_names
-from lightning_plasticity.units.reasons import branching, left_out
 from lightning_plasticity.units.refusals import check_model, unwrapped
 from lightning_plasticity.units.restoring import untouched
-from lightning_plasticity.units.rules import label_step
-from lightning_plasticity.units.sources import Sources
-from lightning_plasticity.units.trace import run_under_labels
+from lightning_plasticity.units.tracing.computed import follow_back
+from lightning_plasticity.units.tracing.execution import Execution
+from lightning_plasticity.units.tracing.frames import Frames
+from lightning_plasticity.units.tracing.labels import Labels
+from lightning_plasticity.units.tracing.reasons import branching, left_out
+from lightning_plasticity.units.tracing.rules import label_step
+from lightning_plasticity.units.tracing.sources import Sources
+from lightning_plasticity.units.tracing.trace import run_under_labels
+from lightning_plasticity.units.tracing.verdict import Verdict
 from lightning_plasticity.units.unit_map import UnitMap
-from lightning_plasticity.units.verdict import Verdict
 
 Residual: TypeAlias = Literal["skip", "group"]
 """What to do with residual streams, see :func:`discover_units`."""

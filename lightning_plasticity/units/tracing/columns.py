@@ -1,0 +1,104 @@
+"""What happens to labels along dimensions: in a reduction, and in the columns of a weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY, Labels, several
+from lightning_plasticity.units.tracing.meeting import CONTEXT
+
+SHARED = "its weight column also reads a feature that is no unit"
+SPREAD = "the layer that reads it mixes it with other units in the same column"
+
+
+def mix(labels: Labels, of: Tensor, dims: Sequence[int], why: str, *, statistic: bool = False) -> Tensor:
+    """Return the labels after everything along ``dims`` was combined into one number.
+
+    Where one unit alone is involved its label stays; where several are, or a unit and something foreign, a mixture is
+    made.
+
+    Args:
+        labels: The union-find.
+        of: Compact labels.
+        dims: Dimensions that are combined; they keep size 1.
+        why: The reason for which the units are spoiled if a mixture of them is used.
+        statistic: Whether the result is a statistic, see :meth:`Labels.mixtures`.
+    """
+    varying = [d % of.ndim for d in dims if of.shape[d] > 1] if of.ndim else []
+    if not varying:
+        return of
+    kept = [d for d in range(of.ndim) if d not in varying]
+    shape = [1 if d in varying else n for d, n in enumerate(of.shape)]
+    rows = of.permute(*kept, *varying).reshape(-1, math.prod(of.shape[d] for d in varying))
+    roots = labels.find(rows)
+    low = torch.where(rows == NOBODY, labels.count, roots).amin(1)
+    single = low >= roots.amax(1)
+    result = rows.amax(1)
+    several = (~single).nonzero()[:, 0]
+    if len(several):
+        position = torch.arange(len(several))[:, None].expand(-1, rows.shape[1])
+        codes = (position * labels.count + rows[several]).unique()  # type: ignore[no-untyped-call]
+        child, member = codes // labels.count, codes % labels.count
+        owned = member != NOBODY
+        result[several] = labels.mixtures(len(several), child[owned], member[owned], why, statistic=statistic)
+    return result.reshape(shape)
+
+
+def agree(labels: Labels, seen: Tensor) -> Tensor:
+    """Return the one label of every weight column, given all the labels that the column reads.
+
+    Several labels that live in one column only are unified; soft labels join; everything else that disagrees, also with
+    something foreign, is spoiled, because the column cannot be given to one of them.
+
+    Args:
+        labels: The union-find.
+        seen: Labels that each column reads at its positions, ``[C, P]``.
+
+    Returns:
+        One label per column, ``[C]``; nobody where it reads constants only, foreign where it can be given to no unit.
+    """
+    mixture = labels.mixture[seen]
+    if mixture.any():
+        labels.spoil_members(seen[mixture])
+        seen = torch.where(mixture, FOREIGN, seen)
+    columns = torch.arange(len(seen))[:, None].expand_as(seen)
+    codes = (columns * labels.count + seen).unique()  # type: ignore[no-untyped-call]
+    column, label = codes // labels.count, codes % labels.count
+    result = torch.zeros(len(seen), dtype=torch.long)
+    shared = torch.zeros(len(seen), dtype=torch.bool)
+    shared[column[label == FOREIGN]] = True
+    soft = labels.soft[label]
+    hard = ~soft & (label > FOREIGN)
+    _settle_hard(labels, column[hard], label[hard], shared, result)
+    _settle_soft(labels, column[soft], label[soft], shared, result)
+    return torch.where(shared, FOREIGN, result)
+
+
+def _settle_hard(labels: Labels, column: Tensor, label: Tensor, shared: Tensor, result: Tensor) -> None:
+    """Write into ``result`` the column's label; unify labels that share a column and have no other."""
+    root = labels.find(label)
+    torn = torch.zeros_like(shared)
+    torn[column[several(root, column) & several(column, root)]] = True
+    labels.spoil(label[shared[column]], SHARED)
+    labels.spoil(label[torn[column]], SPREAD)
+    shared |= torn
+    good = ~shared[column]
+    result[column[good]] = label[good]
+    labels.unify(label[good], result[column[good]])
+
+
+def _settle_soft(labels: Labels, column: Tensor, label: Tensor, shared: Tensor, result: Tensor) -> None:
+    """Let soft labels that live in one column only join it; a column that reads any other is shared."""
+    root = labels.find(label)
+    owner = result[column]
+    at_home = ~several(root, column) & ~shared[column]
+    free = ~labels.hard_class[root] | (owner == NOBODY) | (root == labels.find(owner))
+    joins = at_home & free
+    labels.spoil(label[~joins], CONTEXT)
+    vacant = joins & (owner == NOBODY)
+    result[column[vacant]] = label[vacant]
+    labels.unify(label[joins], result[column[joins]])

@@ -1,0 +1,294 @@
+"""Weights that are computed from parameters: which entries of the parameters belong to a row or a column of them.
+
+A weight-normed layer, a standardised kernel, a merged adapter multiply with a weight that is no parameter. What made it
+is on the :mod:`~lightning_plasticity.units.tracing.tape`, so the question is put to the computation itself:
+
+1. *Autograd proposes.* The rows are numbered in binary. Per bit, a random combination of all rows whose bit is 1 is
+   differentiated, and one of all whose bit is 0. An entry that has a gradient in exactly one of the two, for every bit,
+   influences one row alone, and the bits are its number: 2 log2(rows) backward passes find the owner of every entry.
+2. *An experiment decides.* The entries of half of the rows are changed: these rows must change, and no others. For
+   columns, the entries are set to zero: these columns must become zero, and the others remain.
+
+Where columns share the norm of their row, no entry influences one column alone. They are tried again with the norm held
+constant, and the units that they read are then ``coupled``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map
+
+from lightning_plasticity.units.statistics import has_statistics, statistics_of, with_statistics
+from lightning_plasticity.units.tensors import tensors_in, to_generic_position
+from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY, UNREAD
+from lightning_plasticity.units.tracing.shadow import compact, geometry, storage_key
+from lightning_plasticity.units.tracing.tape import DerivedUse, Role, Step, leaves
+
+if TYPE_CHECKING:
+    from lightning_plasticity.units.tracing.execution import Execution
+    from lightning_plasticity.units.tracing.sources import Orientation, Source
+
+Change: TypeAlias = Literal["redrawn", "zero"]
+"""What entries are set to in an experiment."""
+
+_SHARED, _UNREACHED = -1, -2
+"""In place of the number of a part: entries that influence several, and entries that influence none."""
+
+
+@dataclass(eq=False)
+class Recipe:
+    """How a weight was computed: operations that can be run again on other numbers.
+
+    Numbers are kept per storage, flat, and addressed as the model addressed them, so that views need no operations.
+
+    Args:
+        weight: The weight, or a view of it.
+        steps: The operations, in order.
+        sources: The parameters and buffers that go in.
+        numbers: Their numbers in generic position, flat, by storage.
+    """
+
+    weight: Tensor
+    steps: list[Step]
+    sources: list[Source]
+    numbers: dict[int, Tensor]
+
+    @classmethod
+    def of(cls, run: Execution, use: DerivedUse) -> Recipe:
+        """Return the recipe of a weight that was used."""
+        steps = run.tape.slice(use.weight, use.end)
+        found = [run.sources.find(tensor) for step in steps for tensor in step.inputs]
+        sources = [s for s in dict.fromkeys(found) if s is not None and s.tensor.is_floating_point()]
+        generator = torch.Generator().manual_seed(0)
+        numbers: dict[int, Tensor] = {}
+        for source in sources:
+            flat = numbers.setdefault(storage_key(source.tensor), _whole(source.tensor).clone())
+            to_generic_position(_view(flat, source.tensor), generator)
+        return cls(use.weight, steps, sources, numbers)
+
+    def run(self, numbers: dict[int, Tensor], statistics: dict[int, Any], *, hold: bool = False) -> Tensor:
+        """Compute the weight.
+
+        Args:
+            numbers: What goes in, flat, by storage.
+            statistics: By position of the operation; filled, or used if they are held.
+            hold: Whether statistics are constant.
+
+        Returns:
+            The weight, or the view of it.
+        """
+        memory = dict(numbers)
+
+        def read(value: Any) -> Any:
+            flat = memory.get(storage_key(value)) if isinstance(value, Tensor) else None
+            return value if flat is None else _view(flat, value)
+
+        for position, step in enumerate(self.steps):
+            for tensor in step.written:
+                key = storage_key(tensor)
+                memory[key] = memory.get(key, _whole(tensor)).clone()
+            args, kwargs = tree_map(read, (step.args, step.kwargs))
+            if not has_statistics(step.func, args):
+                out = step.func(*args, **kwargs)
+            elif hold:
+                out = with_statistics(step.func, args, kwargs, statistics[position])
+            else:
+                out = step.func(*args, **kwargs)
+                statistics[position] = statistics_of(step.func, out)
+            for tensor, new in zip(step.outputs, tensors_in(out), strict=False):
+                if all(tensor is not written for written in step.written):
+                    memory[storage_key(tensor)] = _flattened(new, tensor)
+        return _view(memory[storage_key(self.weight)], self.weight)
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    """Return the storage of ``tensor`` as a flat tensor."""
+    return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(tensor.untyped_storage())
+
+
+def _view(flat: Tensor, like: Tensor) -> Tensor:
+    """Return the part of a storage that ``like`` is of its own."""
+    return flat.as_strided(like.shape, like.stride(), like.storage_offset())
+
+
+def _flattened(new: Tensor, like: Tensor) -> Tensor:
+    """Return the storage of a result that was computed again."""
+    if new.stride() != like.stride() or new.storage_offset() != like.storage_offset():
+        raise RuntimeError("an operation laid out its result in another way than the first time")
+    return new.as_strided((new.untyped_storage().nbytes() // new.element_size(),), (1,), 0)
+
+
+@dataclass(eq=False)
+class Parts:
+    """Which entries of parameters make which part (row or column) of a computed weight.
+
+    Args:
+        recipe: How the weight is computed.
+        numbers: The number of the part that every entry of the weight lies in, broadcastable to the weight.
+        hold: Whether statistics are constant.
+    """
+
+    recipe: Recipe
+    numbers: Tensor
+    hold: bool = False
+
+    def __post_init__(self) -> None:
+        """Ask autograd for the owners of all entries, by storage."""
+        self.count = int(self.numbers.max()) + 1
+        self.generator = torch.Generator().manual_seed(0)
+        self.statistics: dict[int, Any] = {}
+        self.weight = self.recipe.run(self.recipe.numbers, self.statistics)
+        keys = {storage_key(source.tensor) for source in self.recipe.sources if source.is_parameter}
+        leaves = {key: self.recipe.numbers[key].clone().requires_grad_() for key in keys}
+        self.owners = {key: torch.zeros(flat.shape, dtype=torch.long) for key, flat in leaves.items()}
+        with torch.enable_grad():
+            weight = self.recipe.run(self.recipe.numbers | leaves, self.statistics, hold=self.hold)
+            for bit in range(max(1, (self.count - 1).bit_length())):
+                zero, one = (self._reached(weight, leaves, (self.numbers >> bit) & 1 == side) for side in (0, 1))
+                for key, owner in self.owners.items():
+                    owner[owner >= 0] |= one[key][owner >= 0].long() << bit
+                    owner[one[key] & zero[key]] = _SHARED
+                    owner[~(one[key] | zero[key])] = _UNREACHED
+        for source in self.recipe.sources:
+            if source.is_parameter:
+                _complete(self.owned(source))
+
+    def owned(self, source: Source) -> Tensor:
+        """Return the owners of the entries of one tensor, in its shape: the number of a part, or negative."""
+        return _view(self.owners[storage_key(source.tensor)], source.tensor)
+
+    def _reached(self, weight: Tensor, leaves: dict[int, Tensor], chosen: Tensor) -> dict[int, Tensor]:
+        """Return the entries, by storage, on which the chosen entries of the weight depend."""
+        noise = torch.randn(weight.shape, generator=self.generator).to(weight)
+        values = list(leaves.values())
+        slopes = torch.autograd.grad(weight, values, noise * chosen.to(weight.device), True, allow_unused=True)
+        return {
+            key: torch.zeros(len(value), dtype=torch.bool) if slope is None else (slope != 0).cpu()
+            for (key, value), slope in zip(leaves.items(), slopes, strict=True)
+        }
+
+    def can_be(self, change: Change) -> bool:
+        """Try on half of the parts, then on the other half, whether their entries change them and no others."""
+        half = torch.randperm(self.count, generator=self.generator) < self.count // 2
+        halves = (half, ~half) if self.count > 1 else (~half,)
+        return all(self._tried(chosen, change) for chosen in halves) and not (self.hold and self._divides_by_zero())
+
+    def _divides_by_zero(self) -> bool:
+        """Return whether a part that is set to zero is the whole of what its norm, no longer held, divides by."""
+        one = torch.zeros(self.count, dtype=torch.bool)
+        one[torch.randint(self.count, (1,), generator=self.generator)] = True
+        weight = self.recipe.run(self._changed(one, "zero"), {})
+        return bool(self._parts_where(weight != 0)[one].any())
+
+    def _tried(self, chosen: Tensor, change: Change) -> bool:
+        weight = self.recipe.run(self._changed(chosen, change), self.statistics, hold=self.hold)
+        tolerance = torch.finfo(weight.dtype).eps ** 0.5 * self.weight.abs().max()
+        alone = torch.equal(self._parts_where(~((weight - self.weight).abs() <= tolerance)), chosen)
+        return alone and (change == "redrawn" or not self._parts_where(weight != 0)[chosen].any())
+
+    def _changed(self, chosen: Tensor, change: Change) -> dict[int, Tensor]:
+        """Return what goes in, with the entries of the chosen parts changed."""
+        numbers = dict(self.recipe.numbers)
+        for key, owner in self.owners.items():
+            flat, own = numbers[key], chosen[owner.clamp(min=0)] & (owner >= 0)
+            factor = torch.randn(flat.shape, generator=self.generator).exp().to(flat) if change == "redrawn" else 0
+            numbers[key] = torch.where(own.to(flat.device), flat * factor, flat)
+        return numbers
+
+    def _parts_where(self, mask: Tensor) -> Tensor:
+        found = torch.zeros(self.count, dtype=torch.bool)
+        found[self.numbers.expand(mask.shape)[mask.cpu()]] = True
+        return found
+
+
+def _complete(owners: Tensor) -> None:
+    """Give entries that happen to influence nothing (dropped, below a threshold) to the owner of the rest of their row.
+
+    Args:
+        owners: The owners of all entries of a tensor; changed in place if the rows in one of its dimensions have one.
+    """
+    for dim in range(owners.ndim):
+        rows = owners.movedim(dim, 0).reshape(owners.shape[dim], -1)
+        owner = rows.amax(1, keepdim=True)
+        if (owner >= 0).all() and bool(((rows == owner) | (rows == _UNREACHED)).all()):
+            owners.copy_(owner.reshape([-1 if d == dim else 1 for d in range(owners.ndim)]).expand(owners.shape))
+            return
+
+
+def follow_back(run: Execution) -> None:
+    """Give the rows and columns of every computed weight to the entries of the parameters that make them.
+
+    Args:
+        run: The pass, all runs done. Units of which this cannot be said are spoiled, each with the reason.
+    """
+    along: dict[tuple[int, Source], Orientation] = {}
+    known: dict[object, tuple[Tensor, Parts | None]] = {}
+    for use in sorted(run.derived, key=lambda use: use.role):  # rows first: they tell the orientation
+        labels = use.labels
+        if use.role == "out":
+            labels = torch.where(labels > FOREIGN, run.labels.find(labels), labels)
+            if not (labels > FOREIGN).any():
+                continue
+        values, numbers = labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        steps = run.tape.slice(use.weight, use.end)
+        key = (use.role, geometry(use.weight)[:3], *(step.func for step in steps), *leaves(steps, run.sources))
+        if key not in known or not torch.equal(known[key][0], numbers):
+            known[key] = numbers, _parts(Recipe.of(run, use), numbers, use.role)
+        parts = known[key][1]
+        for source in leaves(steps, run.sources):
+            source.used_by = source.used_by or use.path
+            if parts is None:
+                _give_up(run, use, steps, source)
+            else:
+                _hand_over(run, use, source, parts, values, along)
+        if parts is not None and parts.hold:
+            run.labels.couple(labels[labels > FOREIGN])
+
+
+def _parts(recipe: Recipe, numbers: Tensor, role: Role) -> Parts | None:
+    """Return who owns the rows or columns of a weight; None if nobody does."""
+    try:
+        for hold in (False, True) if role == "out" else (False,):
+            parts = Parts(recipe, numbers, hold)
+            if parts.can_be("redrawn" if role == "in" else "zero"):
+                return parts
+    except RuntimeError:  # the operations cannot be run again or not be differentiated
+        return None
+    return None
+
+
+def _give_up(run: Execution, use: DerivedUse, steps: list[Step], source: Source) -> None:
+    """Spoil units of which no entry of a parameter can be said to be theirs."""
+    how = ", ".join(dict.fromkeys(str(step.func).split(".")[1] for step in steps))
+    if use.role == "in":
+        source.undivided = f"its weight is computed from parameters ({how}), none of whose entries belongs to one unit"
+        run.spoil(use.labels, source.undivided)
+    else:
+        why = f"the weight of {use.path or source.path}, which reads it, is computed from parameters ({how}), "
+        run.spoil(use.labels, why + "none of whose entries, set to zero, silences one unit")
+
+
+def _hand_over(
+    run: Execution,
+    use: DerivedUse,
+    source: Source,
+    parts: Parts,
+    values: Tensor,
+    along: dict[tuple[int, Source], Orientation],
+) -> None:
+    """Note which entries of a parameter a computed weight makes its rows or columns of."""
+    owners = parts.owned(source)
+    if (owners < 0).all():
+        return
+    missing = NOBODY if use.role == "in" else UNREAD
+    shown = compact(torch.where(owners < 0, missing, values[owners.clamp(min=0)]))
+    counted = frozenset(dim for dim, size in enumerate(owners.shape) if size > 1)
+    varying = frozenset(dim for dim in counted if shown.shape[dim] > 1)
+    here = along.setdefault((id(use.weight), source), counted - varying if use.role == "in" else varying)
+    source.orientations.add(here)
+    source.calls += use.role == "in"
+    run.record(source, use.role, here, shown, use.time)

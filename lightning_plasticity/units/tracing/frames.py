@@ -1,0 +1,151 @@
+"""Which module of the model is being executed, and which module's input or output an activation is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from lightning_plasticity.units.restoring import version_of
+from lightning_plasticity.units.tensors import tensors_in
+from lightning_plasticity.units.tracing.shadow import compact, storage_key
+
+_LARGEST_COMPARED = 2**22
+
+
+@dataclass(eq=False)
+class TapCandidate:
+    """A place where units can be observed.
+
+    Args:
+        module: The module whose input or output carries them.
+        path: Its dotted name.
+        where: Whether it is an input or an output.
+        key: Position or keyword of the tensor.
+        dim: The feature dimension, from the end.
+        labels: The label of every feature, ``[F]``.
+        time: When the tensor was read.
+    """
+
+    module: nn.Module
+    path: str
+    where: Literal["input", "output"]
+    key: int | str
+    dim: int
+    labels: Tensor
+    time: int
+
+
+@dataclass(eq=False)
+class _Port:
+    module: nn.Module
+    where: Literal["input", "output"]
+    key: int | str
+    tensor: Tensor
+    version: int
+
+
+class Frames:
+    """The stack of executing modules.
+
+    Args:
+        names: The dotted name of every module.
+    """
+
+    def __init__(self, names: dict[nn.Module, str]) -> None:
+        self.names = names
+        self.executed: set[nn.Module] = set()
+        self._stack: list[tuple[nn.Module, list[_Port]]] = []
+        self._outputs: dict[int, _Port] = {}
+        self.unwound = ""  # the module in which an error has happened, if one has
+        self.top_outputs: list[Any] = []
+        self.on_entry: Callable[[Tensor], None] | None = None  # told what modules are given that no module calls
+
+    @property
+    def path(self) -> str:
+        """The dotted name of the innermost executing module; empty outside of all."""
+        return self.names.get(self._stack[-1][0], "") if self._stack else ""
+
+    def watch(self) -> list[RemovableHandle]:
+        """Hook every module; return the handles that undo it."""
+        handles = []
+        for module in self.names:
+            handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
+            handles.append(module.register_forward_hook(self._leave, always_call=True))
+        return handles
+
+    def restart(self) -> None:
+        """Forget the tensors of the last run."""
+        self._stack.clear()
+        self._outputs.clear()
+        self.top_outputs.clear()
+
+    def _enter(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        given: list[tuple[int | str, Any]] = [*enumerate(args), *kwargs.items()]
+        if not self._stack and self.on_entry is not None:
+            for tensor in tensors_in((args, kwargs)):
+                self.on_entry(tensor)
+        ports = [_Port(module, "input", key, t, version_of(t)) for key, t in given if isinstance(t, Tensor)]
+        self._stack.append((module, ports))
+        self.unwound = ""
+        self.executed.add(module)
+
+    def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if output is None:  # so it is after an error; the innermost module comes first
+            self.unwound = self.unwound or self.path
+        self._stack.pop()
+        if not self._stack:
+            self.top_outputs.append(output)
+        given = enumerate(output) if isinstance(output, (tuple, list)) else [(0, output)]
+        for key, tensor in given:
+            if isinstance(tensor, Tensor):
+                self._outputs[storage_key(tensor)] = _Port(module, "output", key, tensor, version_of(tensor))
+
+    def taps(self, read: Tensor, time: int, labels: Callable[[Tensor], Tensor | None]) -> list[TapCandidate]:
+        """Return where ``read``, an activation that a weight reads now, can be observed; the best place first.
+
+        Args:
+            read: The activation.
+            time: The time of reading.
+            labels: Tells the labels of a tensor.
+
+        Returns:
+            At most two candidates: an input and an output of a module.
+        """
+        key = storage_key(read)
+        given = [port for _, ports in reversed(self._stack) for port in ports]
+        inputs = [port for port in given if storage_key(port.tensor) == key]
+        inputs = inputs or [port for port in given if _is_reordered(port.tensor, read)]
+        outputs = [self._outputs[key]] if key in self._outputs else []
+        found = []
+        for ports in (inputs, outputs):
+            for port in ports:
+                t = port.tensor
+                seen = labels(t) if t.numel() == read.numel() and version_of(t) == port.version else None
+                seen = None if seen is None else compact(seen)
+                dim = None if seen is None else _feature_dim(seen, t)
+                if seen is not None and dim is not None:
+                    features = seen.expand([n if d == dim else 1 for d, n in enumerate(t.shape)]).reshape(-1)
+                    path = self.names[port.module]
+                    found.append(TapCandidate(port.module, path, port.where, port.key, dim - t.ndim, features, time))
+                    break
+        return found
+
+
+def _is_reordered(tensor: Tensor, read: Tensor) -> bool:
+    """Return whether ``read`` is a copy of ``tensor`` with its positions in another order, such as batch and time."""
+    if tensor.numel() != read.numel() or tensor.dtype != read.dtype or tensor.numel() > _LARGEST_COMPARED:
+        return False
+    return torch.equal(tensor.flatten().sort().values, read.flatten().sort().values)
+
+
+def _feature_dim(labels: Tensor, tensor: Tensor) -> int | None:
+    """Return the one dimension along which the labels vary; for a single unit, the last of size 1."""
+    varying = [d for d, n in enumerate(labels.shape) if n > 1]
+    if not varying:
+        varying = [d for d in range(1, tensor.ndim) if tensor.shape[d] == 1][-1:]
+    return varying[0] if len(varying) == 1 else None

@@ -1,0 +1,215 @@
+"""What happens when labels meet in an element-wise operation.
+
+Label tensors are *compact*: they have as many dimensions as the tensor they describe, and size 1 along every
+dimension in which the labels do not vary.
+
+One rule stands behind everything here: a unit may be given to a weight column only if the column reads nothing but this
+unit. So where a number is the *sum* of a unit and of anything else that depends on the example, the unit is lost and
+the number is foreign; a *product* with something foreign (a mask, a gate, an attention weight) vanishes with the unit
+and remains its own, provided that the factor that the unit gives is zero where the unit is (a sigmoid is not).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lightning_plasticity.units.tracing.labels import (
+    FOREIGN,
+    FOREIGN_KIND,
+    HARD,
+    MIXTURE,
+    NOBODY,
+    SOFT,
+    Labels,
+    several,
+)
+
+CONTEXT = "it modulates several units at once (a gate or context), so it is not one of them"
+DILUTED = "it is combined with a feature that is no unit, and both are read by the same weight column"
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How an operation combines two operands element by element.
+
+    Args:
+        adds: Whether one operand remains where the other is zero, as in a sum, a maximum or a choice.
+        normalises: Whether it is an operation by which a normalisation applies a statistic to its own input.
+    """
+
+    adds: bool = False
+    normalises: bool = False
+
+
+PRODUCT = Manner()
+SUM = Manner(adds=True)
+
+
+def meet(labels: Labels, a: Tensor | None, b: Tensor | None, manner: Manner = PRODUCT) -> Tensor | None:
+    """Return the labels of an element-wise combination of two tensors.
+
+    Args:
+        labels: The union-find.
+        a: Labels of one operand, None for nobody.
+        b: Labels of the other, broadcastable to ``a``.
+        manner: How they are combined.
+
+    Returns:
+        Compact labels of the result; None for nobody.
+    """
+    if a is None or b is None:
+        return b if a is None else a
+    if a is b or (a.shape == b.shape and torch.equal(a, b)):
+        return a
+    a, b = torch.broadcast_tensors(a, b)  # type: ignore[no-untyped-call]
+    result = torch.where(a != NOBODY, a, b)
+    clash = ((a != NOBODY) & (b != NOBODY)) & (labels.find(a) != labels.find(b))
+    if clash.any():
+        codes, inverse = (a[clash] * labels.count + b[clash]).unique(return_inverse=True)
+        result[clash] = _resolve(labels, codes // labels.count, codes % labels.count, manner)[inverse]
+    return result
+
+
+def _resolve(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
+    """Return the label of what comes out where the distinct pairs ``(p[i], q[i])``, of different units, meet."""
+    kind_p, kind_q = labels.kind(p), labels.kind(q)
+    p, q = torch.where(kind_p < kind_q, p, q), torch.where(kind_p < kind_q, q, p)
+    pair = 4 * torch.minimum(kind_p, kind_q) + torch.maximum(kind_p, kind_q)
+    first = int(pair[0])
+    if bool((pair == first).all()):
+        return _MEETINGS[first](labels, p, q, manner)
+    result = torch.zeros_like(p)
+    for kinds, rule in _MEETINGS.items():
+        chosen = pair == kinds
+        if chosen.any():
+            result[chosen] = rule(labels, p[chosen], q[chosen], manner)
+    return result
+
+
+def _lost(labels: Labels, units: Tensor) -> Tensor:
+    """Give up units to which something else is added; return the labels of the sums."""
+    labels.spoil(units, DILUTED)
+    return torch.full_like(units, FOREIGN)
+
+
+def _beside_foreign(labels: Labels, units: Tensor, manner: Manner) -> Tensor:
+    """Return the labels of units combined with something foreign: it remains in a sum, or if a gate opens at zero."""
+    lost = labels.offset[units] | manner.adds
+    if not lost.any():
+        return units
+    result = units.clone()
+    result[lost] = _lost(labels, units[lost])
+    return result
+
+
+def _hard_and_hard(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
+    """Unify units that meet one-to-one. One that meets many is context: in a product it loses, a sum is lost."""
+    rp, rq = labels.find(p), labels.find(q)
+    many_p, many_q = several(rp, rq), several(rq, rp)
+    labels.spoil(p[many_p], CONTEXT)
+    labels.spoil(q[many_q], CONTEXT)
+    many = many_p | many_q
+    if manner.adds:
+        result = torch.full_like(p, FOREIGN)
+        _lost(labels, torch.cat([p[many], q[many]]))
+    else:
+        result = torch.where(many_p, torch.where(many_q, FOREIGN, q), p)
+    if not many.all():
+        result[~many] = labels.child(p[~many], q[~many], summed=manner.adds)
+    return result
+
+
+def _soft_and_hard(labels: Labels, soft: Tensor, hard: Tensor, manner: Manner) -> Tensor:
+    """Let each soft label join the one unit that it meets; those that meet several are dropped."""
+    root, other = labels.find(soft), labels.find(hard)
+    joins = (root == other) | ~(several(root, other) | labels.hard_class[root])
+    labels.unify(soft[joins], hard[joins])
+    if joins.all():
+        return hard
+    labels.spoil(soft[~joins], CONTEXT)
+    if not manner.adds or bool((root == root[0]).all()):  # one number for all is a part of the activation function
+        return hard
+    result = hard.clone()
+    result[~joins] = _lost(labels, hard[~joins])
+    return result
+
+
+def _soft_and_soft(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
+    """Unify soft labels that meet one-to-one, unless each of them has joined a unit of its own."""
+    rp, rq = labels.find(p), labels.find(q)
+    many = several(rp, rq) | several(rq, rp)
+    joins = (rp == rq) | ~(many | (labels.hard_class[rp] & labels.hard_class[rq]))
+    labels.spoil(torch.cat([p[~joins], q[~joins]]), CONTEXT)
+    result = torch.zeros_like(p)
+    if joins.any():
+        result[joins] = labels.child(p[joins], q[joins], summed=False)
+    return result
+
+
+def _mixture_and_hard(labels: Labels, mixture: Tensor, unit: Tensor, manner: Manner) -> Tensor:
+    """Let a norm apply its statistic; in every other case the mixture is used, so its members are no units."""
+    if manner.normalises and _is_own_statistic(labels, mixture, unit):
+        labels.couple(torch.cat([mixture, unit]))
+        return unit
+    labels.spoil_members(mixture)
+    return _beside_foreign(labels, unit, manner)
+
+
+def _mixture_and_soft(labels: Labels, mixture: Tensor, soft: Tensor, manner: Manner) -> Tensor:
+    """Drop the parameter."""
+    labels.spoil(soft, CONTEXT)
+    return mixture
+
+
+def _mixture_and_mixture(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
+    """Mix further."""
+    each = torch.arange(len(p)).repeat(2)
+    statistic = bool((labels.statistic[p] & labels.statistic[q]).all())
+    why = labels.reasons[int(labels.why[p[0]])]
+    return labels.mixtures(len(p), each, torch.cat([p, q]), why, statistic=statistic)
+
+
+def _foreign_and_mixture(labels: Labels, other: Tensor, mixture: Tensor, manner: Manner) -> Tensor:
+    """Let a norm apply its statistic to its own foreign features; a mixture with anything else is no statistic."""
+    if manner.normalises and _is_own_statistic(labels, mixture, other):
+        labels.couple(mixture)
+        return other
+    each, why = torch.arange(len(mixture)), labels.reasons[int(labels.why[mixture[0]])]
+    return labels.mixtures(len(mixture), each, mixture, why, statistic=False)
+
+
+def _foreign_and_soft(labels: Labels, other: Tensor, soft: Tensor, manner: Manner) -> Tensor:
+    """Drop the parameter: what it acts on is no unit."""
+    labels.spoil(soft, CONTEXT)
+    return other
+
+
+def _foreign_and_hard(labels: Labels, other: Tensor, unit: Tensor, manner: Manner) -> Tensor:
+    """Lose the unit, unless the result vanishes with it."""
+    return _beside_foreign(labels, unit, manner)
+
+
+_MEETINGS: dict[int, Callable[[Labels, Tensor, Tensor, Manner], Tensor]] = {
+    4 * FOREIGN_KIND + MIXTURE: _foreign_and_mixture,
+    4 * FOREIGN_KIND + SOFT: _foreign_and_soft,
+    4 * FOREIGN_KIND + HARD: _foreign_and_hard,
+    4 * MIXTURE + MIXTURE: _mixture_and_mixture,
+    4 * MIXTURE + SOFT: _mixture_and_soft,
+    4 * MIXTURE + HARD: _mixture_and_hard,
+    4 * HARD + HARD: _hard_and_hard,  # the hard labels settle the matter; the soft ones join them, then each other
+    4 * SOFT + HARD: _soft_and_hard,
+    4 * SOFT + SOFT: _soft_and_soft,
+}
+"""What to do with pairs of each two kinds of labels, ``4 * lower kind + higher kind``."""
+
+
+def _is_own_statistic(labels: Labels, mixture: Tensor, of: Tensor) -> bool:
+    """Return whether all mixtures are statistics and their members include everything that they are applied to."""
+    if not labels.statistic[mixture].all():
+        return False
+    members = labels.find(labels.members(mixture.unique()))  # type: ignore[no-untyped-call]
+    return bool(torch.isin(labels.find(of), members).all())

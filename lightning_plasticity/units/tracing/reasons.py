@@ -1,0 +1,129 @@
+"""Why layers have no group: one line per layer, for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lightning_plasticity.units.group import UnitGroup
+from lightning_plasticity.units.tracing.sources import Source
+from lightning_plasticity.units.tracing.verdict import Verdict
+from lightning_plasticity.units.unit_map import Skipped
+
+_REMEDIES = {
+    "frozen": "Set requires_grad=True on it to have its units treated",
+    "normalisation layer": "Pass through_norms=True",
+    "has no rule": "Replace the operation by others, or leave the layer alone",
+    "tied weights": "Give each use a weight of its own to have its units treated",
+    "belongs to one unit": "Compute each row of the weight by itself, or remove the parametrisation",
+    "silences one unit": "Remove the parametrisation of the layer that reads it",
+    "leave torch": "Keep the computation in PyTorch",
+}
+_RECURRENT = (
+    "it is recurrent, or tied to the layer that reads it: its units feed themselves, which no law covers",
+    "",
+)
+_RECURRENT_LAYER = (
+    "it is recurrent ({}): its units feed themselves, which no law covers",
+    "Leave it alone: the layers before and after it can have units",
+)
+_UNUSED = "its weight met no activation on the example"
+_STREAM = "its units are a residual stream: other layers add to them as well"
+
+
+def left_out(verdict: Verdict, groups: Sequence[UnitGroup], streams: Sequence[UnitGroup]) -> tuple[Skipped, ...]:
+    """Return the layers whose rows belong to no group, in the order of the model, each with its most frequent reason.
+
+    Args:
+        verdict: What discovery has found.
+        groups: The groups that are offered.
+        streams: The groups that are not, because they are residual streams.
+
+    Returns:
+        One entry per layer and reason.
+    """
+    run = verdict.run
+    offered = {slot.path for group in groups for slot in group.slots}
+    written = {slot.path for group in groups for slot in group.incoming}
+    stream = {s.path for group in streams for s in group.incoming + group.norms}  # who only reads one is no part of it
+    rows: dict[str, list[Skipped]] = {}
+    for source in run.sources.all:
+        reasons: list[tuple[str, str]] = []
+        if source.path in stream:
+            is_layer = source.orientations or source.tensor.ndim > 1
+            reasons = [(_STREAM, "discover_units(..., residual='group') lists them")] if is_layer else []
+        elif isinstance(source.module, (nn.RNNBase, nn.RNNCellBase)) and source.path not in written:
+            kind = type(source.module).__name__
+            reasons = [(_RECURRENT_LAYER[0].format(kind), _RECURRENT_LAYER[1])] if source.tensor.ndim > 1 else []
+        elif source.undivided:
+            reasons = [(source.undivided, _remedy(source.undivided))] if source.is_parameter else []
+        elif any(use.role == "in" and use.source is source for use in run.uses.values()):
+            reasons = _of_rows(verdict, source)
+        elif source.is_parameter and source.path not in offered and source.tensor.ndim > 1:
+            reasons = [_of_idle(source)] if source.fault or not source.orientations else []
+        rows.setdefault(source.layer, []).extend(Skipped(source.layer, *reason) for reason in reasons)
+    return tuple(dict.fromkeys(entry for entries in rows.values() for entry in entries))
+
+
+def branching(verdict: Verdict, groups: Sequence[UnitGroup]) -> dict[str, Skipped]:
+    """Return why groups are uncertain: a layer that did not run may read or write their units on other examples.
+
+    That may be so if the model looks at its data, and the layer is as wide as the place where the units are read.
+
+    Args:
+        verdict: What discovery has found.
+        groups: The groups.
+
+    Returns:
+        What to say, by name of the group.
+    """
+    used = verdict.run.sources.all if verdict.run.decides else []
+    idle = [s for s in used if s.is_parameter and s.tensor.ndim > 1 and not s.orientations and not s.elementwise]
+    found = {}
+    for group in groups:
+        widths = {slot.found_in[slot.dims[0]] for slot in group.outgoing}
+        rivals = [s.layer for s in idle if widths & set(s.tensor.shape[:2])]
+        if rivals:
+            why = (
+                f"the model branches on its data, and {rivals[0]}, which did not run on the example, may use its units"
+            )
+            found[group.name] = Skipped(group.name, why, "Pass a function that runs the model on examples of all kinds")
+    return found
+
+
+def _of_rows(verdict: Verdict, source: Source) -> list[tuple[str, str]]:
+    """Return why rows of a weight belong to no good unit, each with its remedy; nothing if all do."""
+    run = verdict.run
+    rows = [use.labels[use.labels > 0] for use in run.uses.values() if use.role == "in" and use.source is source]
+    labels = torch.cat(rows)
+    off = run.labels.off[labels]
+    codes = torch.where(off, run.labels.off_reason[labels], verdict.reason[verdict.root[labels]])
+    faulty = codes[codes != 0]
+    if len(faulty) and source.problem:
+        return [(f"its {source.name} {source.problem}", _remedy(source.problem))]
+    if len(faulty) and source.recurrent:
+        return [_RECURRENT]
+    found = []
+    for code in _by_frequency(faulty):
+        share = int((faulty == code).sum())
+        why = run.labels.reasons[code]
+        found.append((why if share == len(labels) else f"{share} of {len(labels)} units: {why}", _remedy(why)))
+    return found
+
+
+def _of_idle(source: Source) -> tuple[str, str]:
+    """Return why a tensor was never seen to write units, with its remedy."""
+    if source.fault:
+        return f"its {source.name} {source.fault}", _remedy(source.fault)
+    return _UNUSED, "Pass an example that uses it"
+
+
+def _remedy(why: str) -> str:
+    return next((remedy for mark, remedy in _REMEDIES.items() if mark in why), "")
+
+
+def _by_frequency(codes: Tensor) -> list[int]:
+    values, counts = codes.unique(return_counts=True)  # type: ignore[no-untyped-call]
+    return [int(v) for v in values[counts.argsort(descending=True, stable=True)]]

@@ -1,0 +1,150 @@
+"""Follow every operation of a model with its rule."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from lightning_plasticity.units.tracing.rules import (
+    attention,
+    contractions,
+    moves,
+    norms,
+    pointwise,
+    recurrent,
+    reductions,
+    views,
+    windows,
+)
+from lightning_plasticity.units.tracing.rules.call import Call
+from lightning_plasticity.units.tracing.rules.registry import Rule, rule_of
+from lightning_plasticity.units.tracing.rules.unknown import unknown
+from lightning_plasticity.units.tracing.shadow import Origin
+from lightning_plasticity.units.tracing.tape import Step
+
+if TYPE_CHECKING:
+    from lightning_plasticity.units.tracing.execution import Execution
+
+_ROOMS = (attention, contractions, moves, norms, pointwise, recurrent, reductions, windows)  # for their rules
+
+_MADE_FROM_NOTHING = frozenset(
+    [
+        "empty",
+        "empty_like",
+        "empty_strided",
+        "empty_permuted",
+        "new_empty",
+        "new_empty_strided",
+        "zeros",
+        "zeros_like",
+        "new_zeros",
+        "ones",
+        "ones_like",
+        "new_ones",
+        "full",
+        "full_like",
+        "new_full",
+        "rand",
+        "rand_like",
+        "randn",
+        "randn_like",
+        "randint",
+        "randint_like",
+        "randperm",
+        "arange",
+        "linspace",
+        "logspace",
+        "eye",
+        "scalar_tensor",
+        "tril_indices",
+        "triu_indices",
+        "lift_fresh",
+        "lift_fresh_copy",
+        "bernoulli",
+        "uniform",
+        "normal",
+        "normal_functional",
+        "random",
+        "exponential",
+        "geometric",
+        "cauchy",
+        "log_normal",
+        "hann_window",
+    ]
+)
+
+
+def observe(run: Execution, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
+    """Follow one operation of the model: note what it computed and label the results.
+
+    Args:
+        run: The state of the run.
+        func: The operation that was executed.
+        args: Its positional arguments.
+        kwargs: Its keyword arguments.
+        out: What it returned.
+    """
+    call = Call(func, args, kwargs, out)
+    from_nothing = call.name in _MADE_FROM_NOTHING and not (call.name == "normal" and call.signature.written == ())
+    if not from_nothing and any(run.is_data(t) for t in call.inputs):
+        for t in call.outs:
+            run.shadow.mark(t, Origin.DATA)
+        _label(run, call)
+        return
+    weights = not from_nothing and any(run.is_weight(t) for t in call.inputs)
+    for t in call.outs:
+        if run.sources.find(t) is None:
+            run.shadow.mark(t, Origin.DERIVED if weights else Origin.CONSTANT)
+            if call.signature.written:
+                run.shadow.put(t, None)
+    if weights and not call.signature.is_view:
+        run.tape.record(Step(func, args, kwargs, call.inputs, call.outs, call.written))
+
+
+def label_step(run: Execution, step: Step) -> None:
+    """Label the results of an operation on parameters, now that they are used element-wise."""
+    out = step.outputs if len(step.outputs) != 1 else step.outputs[0]
+    _label(run, Call(step.func, step.args, step.kwargs, out))
+
+
+def _label(run: Execution, call: Call) -> None:
+    for source in map(run.sources.find, call.written):
+        if source is not None and source.is_parameter:
+            source.fault = "is changed by the forward pass itself"
+    touched = any(run.shadow.labels(t) is not None or run.is_weight(t) for t in call.inputs)
+    if not touched:
+        return  # without labels, data is foreign
+    key = _key(run, call)
+    results = run.memory.recall(key, run.runs)
+    if results is None:
+        read = [run.shadow.labels(t) for t in call.inputs]
+        results = _conclude(run, call)
+        run.memory.keep(key, run.runs, results, read)
+    put = run.shadow.remember_view if call.signature.is_view else run.put
+    for t, found in zip(call.outs, results, strict=False):
+        put(t, found)
+
+
+def _conclude(run: Execution, call: Call) -> list[Tensor | None]:
+    if call.signature.is_view:
+        return views.follow(run, call)
+    rule: Rule = rule_of(call) or unknown
+    labels = rule(run, call)
+    return labels if isinstance(labels, list) else [labels]
+
+
+def _key(run: Execution, call: Call) -> Hashable | None:
+    """Return what the conclusion depends on; None if it is not known."""
+    if run.tape.is_labelling:
+        return None
+    parts: list[Hashable] = [call.func, tuple(tuple(t.shape) for t in call.outs)]
+    for value in (*call.args, *call.kwargs.items()):
+        for item in value if isinstance(value, (list, tuple)) else (value,):
+            part = run.identity(item) if isinstance(item, Tensor) else item
+            if (part is None and item is not None) or isinstance(part, list):
+                return None
+            parts.append(part)
+        parts.append(None)
+    return tuple(parts)

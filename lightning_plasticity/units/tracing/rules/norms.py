@@ -1,0 +1,80 @@
+"""Normalisation layers: they mix units only through statistics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lightning_plasticity.units.slot import SlotKind
+from lightning_plasticity.units.tracing.labels import foreign
+from lightning_plasticity.units.tracing.meeting import PRODUCT, SUM
+from lightning_plasticity.units.tracing.rules.call import Call
+from lightning_plasticity.units.tracing.rules.registry import Labelling, rule
+
+if TYPE_CHECKING:
+    from lightning_plasticity.units.tracing.execution import Execution
+
+
+def _couple(run: Execution, labels: Tensor | None, dims: list[int]) -> None:
+    """Note that all units that vary along ``dims`` share statistics."""
+    if labels is not None and any(labels.shape[d] > 1 for d in dims):
+        run.labels.spoil_members(labels[run.labels.mixture[labels]])
+        run.labels.couple(labels)
+
+
+def _affine(
+    run: Execution, labels: Tensor | None, tensors: dict[SlotKind, Tensor | None], dim: int | None, ndim: int
+) -> Tensor | None:
+    """Let per-feature parameters join; they lie along ``dim``, or along the last dimensions."""
+    found = []
+    for kind, t in tensors.items():
+        own = run.soft(t, kind)
+        if own is not None:
+            shape = [1] * (ndim - own.ndim) + list(own.shape)
+            if dim is not None:
+                shape = [own.shape[0] if d == dim else 1 for d in range(ndim)]
+            found.append(own.reshape(shape))
+    if labels is None or not found:
+        return labels
+    met = run.meet(labels[..., None], torch.stack(found, -1), SUM if len(found) > 1 else PRODUCT)
+    return None if met is None else met[..., 0]
+
+
+@rule(
+    "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm "
+    "miopen_batch_norm _batch_norm_with_update _batch_norm_no_update batch_norm_with_update"
+)
+def batch_norm(run: Execution, call: Call) -> Labelling:
+    """Keep the labels of the channels; statistics are per channel, so nothing is mixed."""
+    x = call.args[0]
+    labels = run.of(x)
+    _couple(run, labels, [d for d in range(x.ndim) if d != 1])
+    own: dict[SlotKind, Tensor | None] = {
+        "scale": call["weight"], "shift": call["bias"],
+        "mean": call.bound.get("running_mean"), "variance": call.bound.get("running_var"),
+    }  # fmt: skip
+    labels = _affine(run, labels, own, 1, x.ndim)
+    return [labels, *(foreign(t.ndim) for t in call.outs[1:])]
+
+
+@rule("native_layer_norm _fused_rms_norm rms_norm layer_norm")
+def layer_norm(run: Execution, call: Call) -> Labelling:
+    """Keep the labels of the features and note that they share statistics."""
+    x = call.args[0]
+    labels = run.of(x)
+    _couple(run, labels, list(range(x.ndim - len(call["normalized_shape"]), x.ndim)))
+    labels = _affine(run, labels, {"scale": call["weight"], "shift": call.bound.get("bias")}, None, x.ndim)
+    return [labels, *(foreign(t.ndim) for t in call.outs[1:])]
+
+
+@rule("native_group_norm group_norm")
+def group_norm(run: Execution, call: Call) -> Labelling:
+    """Keep the labels of the channels; those of one group share statistics."""
+    x = call.args[0]
+    labels = run.of(x)
+    groups = int(call.bound.get("group") or call.bound["num_groups"])
+    _couple(run, labels, [d for d in range(1, x.ndim) if d != 1 or groups < x.shape[1]])
+    labels = _affine(run, labels, {"scale": call["weight"], "shift": call["bias"]}, 1, x.ndim)
+    return [labels, *(foreign(t.ndim) for t in call.outs[1:])]

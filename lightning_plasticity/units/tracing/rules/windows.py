@@ -1,0 +1,32 @@
+"""Pooling and resampling: they mix positions, never channels."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from lightning_plasticity.units.tracing.rules.call import Call
+from lightning_plasticity.units.tracing.rules.registry import Labelling, rule
+from lightning_plasticity.units.tracing.rules.unknown import unknown
+
+if TYPE_CHECKING:
+    from lightning_plasticity.units.tracing.execution import Execution
+
+
+@rule(
+    "avg_pool1d avg_pool2d avg_pool3d max_pool2d_with_indices max_pool3d_with_indices adaptive_avg_pool1d "
+    "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d fractional_max_pool2d "
+    "upsample_nearest1d upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d _upsample_nearest_exact2d "
+    "_upsample_nearest_exact3d upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d "
+    "_upsample_bilinear2d_aa _upsample_bicubic2d_aa"
+)
+def window(run: Execution, call: Call) -> Labelling:
+    """Keep labels that do not vary in space."""
+    labels = run.of(call.args[0])
+    if labels is None:
+        return [None] * len(call.outs)
+    found = re.search(r"(\d)d", call.name)
+    space = int(found.group(1)) if found else 2
+    if any(n > 1 for n in labels.shape[labels.ndim - space :]):
+        return unknown(run, call)
+    return [labels] * len(call.outs)

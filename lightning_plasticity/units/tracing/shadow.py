@@ -1,0 +1,193 @@
+"""The shadow of the model's memory: which label stands beside which number.
+
+Labels are kept per *storage* and addressed like the values themselves, by size, stride and offset, so that views and
+writes into views need no book-keeping of their own. The label tensors are compact (size 1 where nothing varies).
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY
+
+Geometry: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], int, int]
+
+
+class Origin(enum.Enum):
+    """What a tensor was computed from."""
+
+    DATA = enum.auto()  # an activation: it depends on the example
+    CONSTANT = enum.auto()  # a buffer, or made from nothing
+    DERIVED = enum.auto()  # parameters and constants only
+
+
+def geometry(tensor: Tensor) -> Geometry:
+    """Return what addresses the numbers of ``tensor`` in its storage."""
+    return tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()), tensor.element_size()
+
+
+def storage_key(tensor: Tensor) -> int:
+    """Return the identity of the memory of ``tensor``."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def restrict(labels: Tensor) -> Tensor:
+    """Return ``labels`` with every dimension of stride 0, along which nothing can vary, cut to size 1."""
+    for dim, (size, stride) in enumerate(zip(labels.shape, labels.stride(), strict=True)):
+        if stride == 0 and size > 1:
+            labels = labels.narrow(dim, 0, 1)
+    return labels
+
+
+def compact(labels: Tensor) -> Tensor:
+    """Return ``labels`` cut to size 1 along every dimension in which they do not vary."""
+    labels = restrict(labels)
+    for dim in range(labels.ndim):
+        if labels.shape[dim] > 1:
+            first = labels.narrow(dim, 0, 1)
+            if bool((labels == first).all()):
+                labels = first
+    return labels
+
+
+def regroup(labels: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Tensor:
+    """Return compact labels of a tensor of shape ``old`` after it was reshaped to ``new``.
+
+    Dimensions that are merged or split together are treated together; where the labels do not vary they stay small.
+
+    Example:
+        >>> channels = torch.arange(2).reshape(1, 2, 1, 1)
+        >>> regroup(channels, (8, 2, 3, 3), (8, 18)).shape
+        torch.Size([1, 18])
+    """
+    sizes: list[int] = []
+    full: list[int] = []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        start_i, start_j = i, j
+        have = old[i] if i < len(old) else 1
+        want = new[j] if j < len(new) else 1
+        i, j = min(i + 1, len(old)), min(j + 1, len(new))
+        while have != want:
+            if have < want:
+                have, i = have * old[i], i + 1
+            else:
+                want, j = want * new[j], j + 1
+        varies = any(n > 1 for n in labels.shape[start_i:i])
+        full += old[start_i:i] if varies else [1] * (i - start_i)
+        sizes += new[start_j:j] if varies else [1] * (j - start_j)
+    return labels.expand(full).reshape(sizes)
+
+
+@dataclass
+class _Store:
+    reference: StorageWeakRef  # keeps the identity, not the memory
+    base: Geometry
+    origin: Origin
+    labels: Tensor | None = None
+    views: dict[Geometry, Tensor | None] = field(default_factory=dict)
+
+
+def _reference(tensor: Tensor) -> StorageWeakRef:
+    return StorageWeakRef(tensor.untyped_storage())  # type: ignore[no-untyped-call]
+
+
+def _is_freed(reference: StorageWeakRef) -> bool:
+    return bool(reference.expired())  # type: ignore[no-untyped-call]
+
+
+class Shadow:
+    """Labels and origin of every tensor that a run of the model touches.
+
+    Example:
+        >>> shadow, x = Shadow(), torch.zeros(4, 3)
+        >>> shadow.put(x, torch.tensor([[7, 8, 9]]))
+        >>> shadow.labels(x.t()[1:])
+        tensor([[8],
+                [9]])
+    """
+
+    def __init__(self, on_reinterpret: Callable[[Tensor], None] = lambda labels: None) -> None:
+        self._stores: dict[int, _Store] = {}
+        self._on_reinterpret = on_reinterpret  # told the labels of memory that is read as another dtype
+
+    def _store(self, tensor: Tensor, origin: Origin) -> _Store:
+        key = storage_key(tensor)
+        store = self._stores.get(key)
+        if store is None:
+            numel = tensor.untyped_storage().nbytes() // tensor.element_size()
+            base = geometry(tensor)
+            last = tensor.storage_offset() + sum((n - 1) * s for n, s in zip(*base[:2], strict=True)) + 1
+            if tensor.numel() != numel or last != numel:
+                base = ((numel,), (1,), 0, tensor.element_size())
+            store = self._stores[key] = _Store(_reference(tensor), base, origin)
+        return store
+
+    def origin(self, tensor: Tensor) -> Origin:
+        """Return what ``tensor`` was computed from; memory never seen before holds data."""
+        store = self._stores.get(storage_key(tensor))
+        return Origin.DATA if store is None else store.origin
+
+    def mark(self, tensor: Tensor, origin: Origin) -> None:
+        """Note what ``tensor`` was computed from."""
+        if origin is not Origin.DATA or storage_key(tensor) in self._stores:
+            store = self._store(tensor, origin)
+            if origin is Origin.DATA is not store.origin and store.labels is None:  # the rest remains constant
+                store.labels = torch.zeros([1] * len(store.base[0]), dtype=torch.long)
+            store.origin = origin
+
+    def labels(self, tensor: Tensor) -> Tensor | None:
+        """Return the compact labels of ``tensor``; None for a constant, and for data without any unit."""
+        store = self._stores.get(storage_key(tensor))
+        if store is None or store.labels is None:
+            return None
+        here = geometry(tensor)
+        if here == store.base:
+            return store.labels
+        if here not in store.views and here[3] != store.base[3]:
+            self._on_reinterpret(store.labels)
+            return None
+        if here not in store.views:
+            found = None if tensor.numel() == 0 else compact(self._flat(store, tensor).as_strided(*here[:3]))
+            store.views[here] = found
+        return store.views[here]
+
+    def put(self, tensor: Tensor, labels: Tensor | None) -> None:
+        """Set the labels of ``tensor``, compact or broadcastable; None for nobody."""
+        if tensor.numel() == 0 or (labels is None and storage_key(tensor) not in self._stores):
+            return
+        store = self._store(tensor, Origin.DATA)
+        here = geometry(tensor)
+        if here == store.base:
+            store.labels = labels
+        elif labels is not None or store.labels is not None:
+            flat = self._flat(store, tensor)
+            flat.as_strided(*here[:3]).copy_(torch.zeros(1, dtype=torch.long) if labels is None else labels)
+            store.labels = compact(flat.as_strided(*store.base[:3]))
+        store.views.clear()
+
+    def remember_view(self, view: Tensor, labels: Tensor | None) -> None:
+        """Cache the labels of a view, which whoever made the view could tell cheaply."""
+        store = self._stores.get(storage_key(view))
+        if store is not None and view.numel() and geometry(view) != store.base:
+            store.views[geometry(view)] = labels
+
+    @staticmethod
+    def _flat(store: _Store, tensor: Tensor) -> Tensor:
+        blank = FOREIGN if store.origin is Origin.DATA else NOBODY
+        flat = torch.full((tensor.untyped_storage().nbytes() // tensor.element_size(),), blank)
+        if store.labels is not None:
+            shape, stride, offset, _ = store.base
+            flat.as_strided(shape, stride, offset).copy_(store.labels)
+        return flat
+
+    def sweep(self) -> None:
+        """Forget memory that has been freed."""
+        self._stores = {key: store for key, store in self._stores.items() if not _is_freed(store.reference)}

@@ -1,0 +1,257 @@
+"""The tensors that a model owns: where each lies in memory, and the labels of its rows and entries.
+
+A *source* is a parameter or buffer under its name. Whatever view of it an operation reads (a transpose, a chunk, a
+reshape), the view is recognised by its address, and labels are handed out by address too: the same row of the same
+weight has the same label wherever and however often it is used.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from lightning_plasticity.units.slot import SlotKind
+from lightning_plasticity.units.tracing.labels import Labels
+from lightning_plasticity.units.tracing.shadow import compact, geometry, restrict, storage_key
+
+_LARGEST_ELEMENTWISE = 2**22
+
+Orientation: TypeAlias = frozenset[int]
+
+
+@dataclass(eq=False)
+class Source:
+    """A parameter or buffer of the model.
+
+    Args:
+        path: Dotted name in the model, wrappers removed.
+        module: Its owner.
+        name: Its name in the owner.
+        tensor: The tensor.
+        is_parameter: Whether it is a parameter.
+        trainable: Whether it requires gradients.
+        kinds: What element-wise operations did with it.
+        orientations: In which orientations it was contracted: along which of its dimensions.
+        soft: The first label of its entries; None while it was not used element-wise.
+        elementwise: Whether it was used element-wise.
+        calls: How often its rows were used.
+        recurrent: Whether its columns read what its rows wrote in an earlier use.
+        fault: Why none of its entries may be given to a unit; empty if they may.
+        used_by: The module that uses a weight computed from it; empty if it is used itself.
+        undivided: Why the rows of that weight do not belong to entries of it; empty if they do.
+    """
+
+    path: str
+    module: nn.Module
+    name: str
+    tensor: Tensor
+    is_parameter: bool
+    trainable: bool
+    kinds: set[SlotKind] = field(default_factory=set)
+    orientations: set[Orientation] = field(default_factory=set)
+    soft: int | None = None
+    elementwise: bool = False
+    calls: int = 0
+    recurrent: bool = False
+    fault: str = ""
+    used_by: str = ""
+    undivided: str = ""
+
+    @property
+    def layer(self) -> str:
+        """The dotted name of the layer that uses it, else of its owner; its own if the model owns it directly."""
+        return self.used_by or self.path.rpartition(".")[0] or self.path
+
+    @property
+    def place(self) -> str:
+        """The name of a group that it writes first: the layer of a weight; its own, if it has a name of its own."""
+        return self.layer if self.used_by or "weight" in self.name else self.path
+
+    @property
+    def problem(self) -> str:
+        """Why its rows and columns may not be given to units; empty if they may."""
+        if self.fault:
+            return self.fault
+        if len(self.orientations) > 1:
+            return "is used in two orientations (tied weights)"
+        if self.elementwise and self.orientations:
+            return "is also used outside of its layer (a tied or regularised weight)"
+        return "" if self.trainable else "is frozen (requires_grad=False), so a new unit could not learn"
+
+    @property
+    def rows(self) -> int:
+        """The number of rows in the orientation in which it is used."""
+        along = frozenset().union(*self.orientations)
+        return math.prod(n for d, n in enumerate(self.tensor.shape) if d not in along)
+
+    def restart(self) -> None:
+        """Forget what the last runs did with the tensor; keep its labels."""
+        self.kinds.clear()
+        self.orientations.clear()
+        self.elementwise, self.calls, self.fault, self.undivided = False, 0, "", ""
+
+    def own_shape(self, view: Tensor, labels: Tensor, missing: int = 0) -> Tensor:
+        """Translate compact labels of a view of the tensor to compact labels of the tensor itself.
+
+        Args:
+            view: A view of the tensor.
+            labels: Compact labels of the view.
+            missing: What entries get that the view does not contain.
+
+        Returns:
+            Compact labels in the dimensions of the tensor.
+        """
+        t = self.tensor
+        dims = _matching_dims(view, t)
+        if dims is not None:
+            shape = [labels.shape[d] if d is not None else 1 for d in dims]
+            return labels.permute(*_complete(dims, labels.ndim)).reshape(shape)
+        flat = torch.full((t.untyped_storage().nbytes() // t.element_size(),), missing, dtype=torch.long)
+        flat.as_strided(view.shape, view.stride(), view.storage_offset()).copy_(labels)
+        return compact(flat.as_strided(t.shape, t.stride(), t.storage_offset()))
+
+
+def _complete(dims: list[int | None], ndim: int) -> list[int]:
+    """Return a permutation of ``range(ndim)`` that starts with ``dims``; the others have size 1."""
+    named = [d for d in dims if d is not None]
+    return named + [d for d in range(ndim) if d not in named]
+
+
+def _matching_dims(view: Tensor, tensor: Tensor) -> list[int | None] | None:
+    """Return the dimension of ``view`` for each dimension of ``tensor``, or None if they do not correspond.
+
+    None in the list stands for a dimension of size 1.
+    """
+    if view.storage_offset() != tensor.storage_offset():
+        return None
+    free = {d: (n, s) for d, (n, s) in enumerate(zip(view.shape, view.stride(), strict=True)) if n > 1 and s != 0}
+    dims: list[int | None] = []
+    for size, stride in zip(tensor.shape, tensor.stride(), strict=True):
+        if size == 1:
+            dims.append(None)
+            continue
+        match = [d for d, there in free.items() if there == (size, stride)]
+        if not match:
+            return None
+        dims.append(match[0])
+        del free[match[0]]
+    return None if free else dims
+
+
+class Sources:
+    """All parameters and buffers of a model, found by memory.
+
+    Args:
+        model: The model.
+        labels: Hands out the labels.
+        names: The dotted name to show of every module, in the order of the model.
+    """
+
+    def __init__(self, model: nn.Module, labels: Labels, names: dict[nn.Module, str]) -> None:
+        self.labels = labels
+        self.all: list[Source] = []
+        self._at: dict[int, list[Source]] = {}
+        self._rows: dict[object, dict[int, int]] = {}
+        self._known: dict[object, Tensor] = {}
+        seen: set[int] = set()
+        for module, path in names.items():
+            own: list[tuple[str, Tensor, bool]] = [
+                (n, p, True) for n, p in module.named_parameters(recurse=False, remove_duplicate=False)
+            ]
+            own += [(n, b, False) for n, b in module.named_buffers(recurse=False, remove_duplicate=False)]
+            for name, tensor, is_parameter in own:
+                if id(tensor) not in seen:
+                    seen.add(id(tensor))
+                    own_path = f"{path}.{name}" if path else name
+                    trainable = tensor.requires_grad
+                    source = Source(own_path, module, name, tensor.detach(), is_parameter, trainable)
+                    self.all.append(source)
+                    self._at.setdefault(storage_key(tensor), []).append(source)
+
+    def restart(self) -> None:
+        """Forget what the last runs did with the sources; keep their labels."""
+        for source in self.all:
+            source.restart()
+
+    def find(self, tensor: Tensor) -> Source | None:
+        """Return the source that ``tensor`` is, or is a view of."""
+        here = self._at.get(storage_key(tensor))
+        if here is None:
+            return None
+        if len(here) == 1:
+            return here[0]
+        offset = tensor.storage_offset()
+        inside = [s for s in here if s.tensor.storage_offset() <= offset]
+        return max(inside, key=lambda s: s.tensor.storage_offset(), default=None)
+
+    def soft_labels(self, tensor: Tensor) -> Tensor | None:
+        """Return the labels of the entries of ``tensor``, a view of a source; compact, None for nobody."""
+        source = self.find(tensor)
+        if source is None or source.tensor.numel() > _LARGEST_ELEMENTWISE:
+            return None
+        span = source.tensor.untyped_storage().nbytes() // source.tensor.element_size()
+        if source.soft is None:
+            source.soft = int(self.labels.fresh(span, soft=True)[0]) if span else None
+            if source.soft is None:
+                return None
+        flat = torch.arange(source.soft, source.soft + span)
+        return self.labels.alive(restrict(flat.as_strided(*geometry(tensor)[:3])))
+
+    def entries(self, source: Source) -> Tensor:
+        """Return the soft labels of all entries of ``source``, in its shape."""
+        found = self.soft_labels(source.tensor)
+        assert found is not None  # noqa: S101 - asked only of sources that were used element-wise
+        return found.expand(source.tensor.shape)
+
+    def row_labels(self, owner: object, view: Tensor, rows: list[int], along: Orientation) -> Tensor:
+        """Return the labels of the rows of a weight, compact: size 1 along all dimensions of ``view`` but ``rows``.
+
+        Args:
+            owner: What the rows belong to: a source, or a name for a computed weight.
+            view: The weight as it is used.
+            rows: The dimensions of ``view`` that count its rows.
+            along: The orientation; tells rows from columns of the same tensor.
+        """
+        exact = (
+            owner,
+            along,
+            view.storage_offset(),
+            tuple((d, view.shape[d], view.stride(d)) for d in rows),
+            view.ndim,
+        )
+        if exact not in self._known:
+            table = self._rows.setdefault((owner, along), {})
+            starts = _starts(view, rows)
+            addresses = starts.reshape(-1).tolist()
+            missing = [a for a in dict.fromkeys(addresses) if a not in table]
+            if missing:
+                table.update(zip(missing, self.labels.fresh(len(missing)).tolist(), strict=True))
+            self._known[exact] = torch.tensor([table[a] for a in addresses], dtype=torch.long).reshape(starts.shape)
+        return self._known[exact]
+
+
+def orientation(source: Source, view: Tensor, dims: list[int]) -> Orientation:
+    """Return along which dimensions of ``source`` the dimensions ``dims`` of a view of it run."""
+    t = source.tensor
+    found: set[int] = set()
+    for size, step in ((view.shape[d], view.stride(d)) for d in dims):
+        if size > 1:
+            found |= {
+                d
+                for d, (n, s) in enumerate(zip(t.shape, t.stride(), strict=True))
+                if n > 1 and s <= step * (size - 1) and s * n > step
+            }
+    return frozenset(found)
+
+
+def _starts(tensor: Tensor, dims: list[int]) -> Tensor:
+    """Return the addresses of the rows of ``tensor``, in the compact shape that has size 1 except along ``dims``."""
+    address = torch.tensor(tensor.storage_offset())
+    for dim in dims:
+        shape = [-1 if d == dim else 1 for d in range(tensor.ndim)]
+        address = address + (torch.arange(tensor.shape[dim]) * tensor.stride(dim)).reshape(shape)
+    return address.reshape([tensor.shape[d] if d in dims else 1 for d in range(tensor.ndim)])

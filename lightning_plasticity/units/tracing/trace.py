@@ -1,0 +1,132 @@
+"""Run a model under labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lightning_plasticity.errors import UnsupportedModelError
+from lightning_plasticity.units.tensors import tensors_in
+from lightning_plasticity.units.tracing.execution import Execution
+from lightning_plasticity.units.tracing.rules import observe
+
+_SWEEP_EVERY = 256
+
+
+class LabelMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Let every operation be followed by its rule.
+
+    Args:
+        run: The state of the run.
+    """
+
+    def __init__(self, run: Execution) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._run = run
+        self._count = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled under this mode, and asking for the contrary imports all of dynamo
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        with torch._C.DisableTorchFunction():
+            observe(self._run, func, args, kwargs, out)
+        if _asks_for_values(func) and any(self._run.is_data(tensor) for tensor in tensors_in((args, kwargs))):
+            self._run.decides = True
+        self._count += 1
+        if self._count % _SWEEP_EVERY == 0:
+            self._run.shadow.sweep()
+        return out
+
+
+def _asks_for_values(func: Any) -> bool:
+    """Return whether an operation hands values to Python, or a shape that depends on them, so that it may branch."""
+    tags = func.tags
+    by_value = torch.Tag.data_dependent_output in tags or torch.Tag.dynamic_output_shape in tags
+    return by_value and func is not torch.ops.aten.index.Tensor  # its shape does so for masks only
+
+
+class LeaveMode(TorchFunctionMode):
+    """Notice values that leave torch, where labels cannot follow.
+
+    Args:
+        run: The state of the run.
+    """
+
+    _EXITS = frozenset({"numpy", "tolist", "__array__", "__dlpack__", "data_ptr"})
+
+    def __init__(self, run: Execution) -> None:
+        super().__init__()
+        self._run = run
+
+    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
+        if getattr(func, "__name__", "") in self._EXITS and args and isinstance(args[0], Tensor):
+            self._run.spoil(self._run.of(args[0]), f"its values leave torch ({func.__name__})")
+        return func(*args, **(kwargs or {}))
+
+
+def run_under_labels(run: Execution, model: nn.Module, forward: Callable[[], Any], training: bool) -> None:
+    """Run the model once in one mode; what the rules find is in ``run``.
+
+    Args:
+        run: The state of the run.
+        model: The model.
+        forward: Runs it.
+        training: The mode.
+
+    Raises:
+        UnsupportedModelError: If the model cannot be run, or builds layers while it runs.
+    """
+    _set_mode(model, training)
+    run.frames.restart()
+    run.runs += 1
+    with ExitStack() as stack:
+        for handle in run.frames.watch():
+            stack.callback(handle.remove)
+        try:
+            with LeaveMode(run), LabelMode(run):
+                output = forward()
+        except Exception as error:
+            layer = run.frames.path or run.frames.unwound
+            where = f"in layer {layer!r}" if layer else "outside of its layers"
+            raise UnsupportedModelError(
+                f"the model failed on the example in {'training' if training else 'evaluation'} mode, {where}: "
+                f"{type(error).__name__}: {error}",
+                "an example that the model can be run on",
+                "Pass other `example_inputs`: a tensor, a tuple, a dict, or a function that runs the model",
+            ) from error
+    _check_complete(run, model)
+    found = list(tensors_in(output)) or list(tensors_in(run.frames.top_outputs))
+    for tensor in found:
+        run.spoil(run.of(tensor), "it reaches the output of the model")
+
+
+def _set_mode(model: nn.Module, training: bool) -> None:
+    """Put the whole model in one mode; batch norms stay in evaluation mode.
+
+    Batch statistics are per channel, as running statistics are, so they tell nothing new about units; but they could
+    not be computed from an example of one sample.
+    """
+    for module in model.modules():
+        module.training = training and not isinstance(module, nn.modules.batchnorm._BatchNorm)
+
+
+def _check_complete(run: Execution, model: nn.Module) -> None:
+    """Refuse a model that has built layers while it ran: nobody could follow their weights."""
+    new = [name for name, parameter in model.named_parameters() if run.sources.find(parameter) is None]
+    if new:
+        built = dict.fromkeys(name.rpartition(".")[0] or name for name in new)
+        raise UnsupportedModelError(
+            f"layers that the forward pass builds: {', '.join(map(repr, built))}",
+            "a model that has all of its layers before it runs",
+            "Run the model once on the example before its units are looked for",
+        )

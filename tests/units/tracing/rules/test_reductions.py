@@ -1,0 +1,67 @@
+"""Along dimensions in which labels do not vary they stay; along others they are mixed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support.labelled import Bench
+from torch.nn import functional as F
+
+REDUCTIONS = {
+    "sum": lambda x, dim: x.sum(dim),
+    "mean": lambda x, dim: x.mean(dim),
+    "maximum": lambda x, dim: x.amax(dim),
+    "maximum with its place": lambda x, dim: x.max(dim).values,
+    "deviation": lambda x, dim: x.std(dim),
+    "log of a sum": lambda x, dim: x.logsumexp(dim),
+    "norm": lambda x, dim: x.norm(dim=dim),
+}
+ALONG = {
+    "softmax": lambda x, dim: x.softmax(dim),
+    "running sum": lambda x, dim: x.cumsum(dim),
+    "sort": lambda x, dim: x.sort(dim).values,
+    "largest": lambda x, dim: x.topk(3, dim).values,
+}
+
+
+@pytest.mark.parametrize("kind", REDUCTIONS)
+def test_a_reduction_over_positions_keeps_the_units(kind):
+    bench = Bench()
+    x = bench.data(4, 5, 3, dims=(2,))
+    assert torch.equal(bench.of(bench(REDUCTIONS[kind], x, 1)), bench.of(x)[:, 0])
+
+
+@pytest.mark.parametrize("kind", REDUCTIONS)
+def test_a_reduction_over_units_is_a_statistic_of_them(kind):
+    bench = Bench()
+    x = bench.data(4, 5, 3, dims=(2,))
+    mixed = bench.of(bench(REDUCTIONS[kind], x, 2)).unique()
+    assert bench.labels.mixture[mixed].all()
+    assert bench.labels.statistic[mixed].all()
+    assert bench.labels.members(mixed).tolist() == bench.of(x)[0, 0].tolist()
+
+
+@pytest.mark.parametrize("kind", ALONG)
+def test_what_compares_units_mixes_them_and_what_compares_positions_does_not(kind):
+    bench = Bench()
+    x = bench.data(4, 5, 3, dims=(2,))
+    over_positions = bench.of(bench(ALONG[kind], x, 1))
+    assert torch.equal(over_positions[:, :3], bench.of(x)[:, :3])
+    mixed = bench.of(bench(ALONG[kind], x, 2)).unique()
+    assert bench.labels.mixture[mixed].all()
+    assert not bench.labels.statistic[mixed].any()
+
+
+def test_a_loss_mixes_all_units():
+    bench = Bench()
+    x = bench.data(4, 3)
+    loss = bench(lambda: F.mse_loss(x, torch.zeros(4, 3)))
+    assert bench.labels.members(bench.of(loss).reshape(1)).tolist() == bench.of(x)[0].tolist()
+
+
+@pytest.mark.parametrize("function", [lambda x: x.nonzero(), lambda x: x.sum().item(), lambda x: x[x > 0], bool])
+def test_units_whose_values_leave_the_tensors_or_decide_a_shape_are_spoiled(function):
+    bench = Bench()
+    x = bench.data(1, values=torch.ones(1))
+    bench(function, x)
+    assert any("steer the program" in why or "index" in why for why in bench.reasons(x))

@@ -1,0 +1,37 @@
+"""Pooling and resampling mix positions: channels keep their labels, positions that differ are mixed."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from support.labelled import Bench
+from torch.nn import functional as F
+
+WINDOWS = {
+    "average": lambda x: F.avg_pool2d(x, 2),
+    "maximum": lambda x: F.max_pool2d(x, 2),
+    "average to a size": lambda x: F.adaptive_avg_pool2d(x, 1),
+    "maximum to a size": lambda x: F.adaptive_max_pool2d(x, 3),
+    "nearest": lambda x: F.interpolate(x, scale_factor=2),
+    "bilinear": lambda x: F.interpolate(x, size=5, mode="bilinear"),
+    "bicubic": lambda x: F.interpolate(x, size=5, mode="bicubic"),
+}
+
+
+@pytest.mark.parametrize("kind", WINDOWS)
+def test_channels_keep_their_labels(kind):
+    bench = Bench()
+    x = bench.data(2, 3, 4, 4, dims=(1,))
+    labels = bench.of(bench(WINDOWS[kind], x))
+    assert torch.equal(labels[:, :, 0, 0], bench.of(x)[:, :, 0, 0])
+    assert torch.equal(labels.amin((2, 3)), labels.amax((2, 3)))
+
+
+@pytest.mark.parametrize("kind", WINDOWS)
+def test_units_at_positions_are_mixed(kind):
+    bench = Bench()
+    x = bench.data(1, 1, 4, 4, dims=(2, 3))
+    mixed = bench.of(bench(WINDOWS[kind], x)).unique()
+    assert set(bench.labels.members(mixed).tolist()) <= set(bench.of(x).flatten().tolist())
+    bench.labels.spoil_members(mixed[bench.labels.mixture[mixed]])
+    assert bench.reasons(x) != {""}

@@ -1,0 +1,113 @@
+"""Labels are ids that are unified, spoiled and made of others; faults go back to what a label was made of."""
+
+from __future__ import annotations
+
+import torch
+
+from lightning_plasticity.units.tracing.labels import FOREIGN, HARD, MIXTURE, NOBODY, SOFT, Labels, foreign, several
+
+
+def test_fresh_labels_are_new_and_of_their_kind():
+    labels = Labels()
+    hard, soft, mixed = labels.fresh(2), labels.fresh(2, soft=True), labels.fresh(2, mixture=True)
+    assert torch.cat([hard, soft, mixed]).tolist() == [*range(FOREIGN + 1, FOREIGN + 7)]
+    assert [labels.kind(ids).tolist() for ids in (hard, soft, mixed)] == [[HARD] * 2, [SOFT] * 2, [MIXTURE] * 2]
+    assert labels.kind(torch.tensor([FOREIGN])).item() == 0
+
+
+def test_many_labels_keep_what_was_known_of_the_first():
+    labels = Labels()
+    first = labels.fresh(2, soft=True)
+    labels.unify(first[:1], first[1:])
+    labels.fresh(1000)
+    assert labels.find(first).unique().numel() == 1
+    assert labels.soft[first].all()
+    last = labels.fresh(1)
+    assert labels.kind(last).item() == HARD
+
+
+def test_unity_is_transitive_and_independent_of_the_order():
+    labels = Labels()
+    a, b, c = labels.fresh(3).split(1)
+    labels.unify(c, b)
+    labels.unify(a, c)
+    assert labels.find(torch.cat([a, b, c])).tolist() == [a.item()] * 3
+
+
+def test_the_first_reason_stays_and_nobody_and_foreign_have_none():
+    labels = Labels()
+    a = labels.fresh(1)
+    labels.spoil(torch.cat([a, torch.tensor([NOBODY, FOREIGN])]), "first")
+    labels.spoil(a, "second")
+    assert labels.reasons[int(labels.reason[a])] == "first"
+    assert labels.reason[[NOBODY, FOREIGN]].tolist() == [0, 0]
+
+
+def test_faults_of_a_sum_go_back_to_both_summands_and_not_beyond():
+    labels = Labels()
+    a, b, other = labels.fresh(3).split(1)
+    child = labels.child(a, b, summed=True)
+    labels.spoil(child, "why")
+    labels.couple(child)
+    labels.settle()
+    assert (labels.reason[torch.cat([a, b, other])] != 0).tolist() == [True, True, False]
+    assert labels.coupled[torch.cat([a, b, other])].tolist() == [True, True, False]
+
+
+def test_a_mixture_harms_its_members_only_when_it_is_used():
+    labels = Labels()
+    members, unused = labels.fresh(2), labels.fresh(2)
+    where = torch.zeros(2, dtype=torch.long)
+    used = labels.mixtures(1, where, members, "mixed", statistic=False)
+    labels.mixtures(1, where, unused, "mixed", statistic=False)
+    labels.spoil_members(used)
+    labels.settle()
+    assert (labels.reason[members] != 0).all()
+    assert (labels.reason[unused] == 0).all()
+
+
+def test_members_are_found_through_mixtures_of_mixtures():
+    labels = Labels()
+    a, b = labels.fresh(2), labels.fresh(1)
+    inner = labels.mixtures(1, torch.zeros(2, dtype=torch.long), a, "", statistic=True)
+    outer = labels.mixtures(1, torch.zeros(2, dtype=torch.long), torch.cat([inner, b]), "", statistic=True)
+    assert labels.members(outer).tolist() == [*a.tolist(), *b.tolist()]
+
+
+def test_shifted_labels_are_the_same_units_and_shifted_once():
+    labels = Labels()
+    a = labels.fresh(2)
+    shifted = labels.shift(a)
+    assert torch.equal(labels.find(shifted), labels.find(a))
+    assert labels.offset[shifted].all()
+    assert torch.equal(labels.shift(a), shifted)
+    assert torch.equal(labels.shift(shifted), shifted)
+
+
+def test_what_is_switched_off_is_foreign_in_the_next_run_and_keeps_its_reason():
+    labels = Labels()
+    a = labels.fresh(2)
+    labels.spoil(a[:1], "why")
+    which = torch.zeros_like(labels.off)
+    which[a[0]] = True
+    labels.switch_off(which)
+    labels.restart()
+    assert labels.alive(a).tolist() == [FOREIGN, a[1].item()]
+    assert labels.reason[a].tolist() == [0, 0]
+    assert labels.reasons[int(labels.off_reason[a[0]])] == "why"
+
+
+def test_several_finds_what_is_paired_with_more_than_one():
+    assert several(torch.tensor([1, 1, 2, 3, 3]), torch.tensor([7, 8, 7, 9, 9])).tolist() == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
+    assert several(torch.tensor([], dtype=torch.long), torch.tensor([], dtype=torch.long)).tolist() == []
+
+
+def test_foreign_labels_are_compact():
+    assert foreign(3).shape == (1, 1, 1)
+    assert foreign(0).item() == FOREIGN
