@@ -15,7 +15,8 @@ class UPGDPlugin(SupervisedPlugin[Any], supports_distributed=False):
     r"""Holds back and perturbs gradients by the utility of what they would change, before every update.
 
     In front of plain SGD this is :class:`~lightning_plasticity.optim.UPGD`. When a head grows, its new parameters start
-    without utility, the others keep theirs; units are found anew in every experience, and start anew.
+    without utility, the others keep theirs. Units are found anew in every experience, since the model may have changed;
+    a group whose name and size are as before keeps its utilities.
 
     Args:
         noise_std: Standard deviation of the noise, on the scale of the gradient.
@@ -61,19 +62,28 @@ class UPGDPlugin(SupervisedPlugin[Any], supports_distributed=False):
             "gate_scale": gate_scale,
         }
         self.gate: UtilityGate | None = None
+        self._units_are_known = False
 
     @override
     def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Build the gate with the first mini-batch.
+        """Build the gate with the first mini-batch, and look for units with the first one of every experience.
 
         Args:
             strategy: The strategy.
             args: Unused.
             kwargs: Unused.
         """
-        if self.gate is None or self.gate.optimizer is not strategy.optimizer:
-            units = None if self.per == "weight" else tuple(discover_units(strategy.model, strategy.forward))
+        units = None
+        if self.per == "unit" and not self._units_are_known:
+            units = discover_units(strategy.model, strategy.forward)
+            self._units_are_known = True
+        if self.gate is None:
             self.gate = UtilityGate(strategy.optimizer, units=units, seed=self.seed, **self.settings)
+            return
+        if self.gate.optimizer is not strategy.optimizer:
+            self.gate.rebind(strategy.optimizer)
+        if units is not None:
+            self.gate.regroup(units)
 
     @override
     def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -96,5 +106,4 @@ class UPGDPlugin(SupervisedPlugin[Any], supports_distributed=False):
             args: Unused.
             kwargs: Unused.
         """
-        if self.per == "unit":
-            self.gate = None
+        self._units_are_known = False

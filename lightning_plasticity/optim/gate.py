@@ -12,7 +12,7 @@ from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
-from lightning_plasticity.errors import StateMismatchError, UnsupportedOptimizerError
+from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, UnsupportedOptimizerError
 from lightning_plasticity.optim.gated import Curvature
 from lightning_plasticity.optim.noise import NoiseSource
 from lightning_plasticity.optim.settings import Correction, Perturbation, Scaling
@@ -122,6 +122,25 @@ class UtilityGate:
         """
         self.detach()
         self.optimizer = optimizer
+
+    def regroup(self, units: UnitMap | Sequence[UnitGroup]) -> None:
+        """Go on with the units of a model that has changed; the noise continues.
+
+        Args:
+            units: The units as they are now. A group whose name and size are as before keeps its utilities and its
+                clock; any other starts anew.
+
+        Raises:
+            InvalidArgumentError: If the gate has one utility per weight.
+            UnsupportedModelError: If units are read by frozen weights only.
+        """
+        if not isinstance(self.gates, UnitGates):
+            raise InvalidArgumentError(
+                "units for a gate with one utility per weight",
+                "a UtilityGate that was built with `units`",
+                "Leave `regroup` out: weights keep their utilities as long as the optimizer has them",
+            )
+        self.gates.regroup(tuple(units))
 
     def __enter__(self) -> Self:
         return self.attach()

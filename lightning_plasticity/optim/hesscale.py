@@ -94,13 +94,15 @@ class _Sweep:
     def prepare(self, root: Node) -> None:
         """Hook every node between the loss and the parameters."""
         self._graph = _ancestors(root)
-        reasons = [(node, _objection(node, name)) for node, (name, _) in self._graph.items()]
-        problems = [f"{_place(node, self.owner.model)}, which {reason}" for node, reason in reasons if reason]
-        if problems:
+        reasons = {node: reason for node, (name, _) in self._graph.items() if (reason := _objection(node, name))}
+        if reasons:
+            places = [f"{_place(node, self.owner.model)}, which {reason}" for node, reason in reasons.items()]
+            only_training = all(node.name() == "NativeBatchNormBackward0" for node in reasons)
             raise UnsupportedModelError(
-                f"HesScale cannot pass {'; '.join(problems)}",
+                f"HesScale cannot pass {'; '.join(places)}",
                 "layers that are linear or element by element, and batch normalisation in evaluation mode",
-                "Use first-order utilities (no curvature), or put normalisation layers into evaluation mode",
+                "Use first-order utilities (no curvature)"
+                + (", or put batch normalisation into evaluation mode" if only_training else ""),
             )
         for node, (name, _) in self._graph.items():
             if name not in _AT_ONCE:

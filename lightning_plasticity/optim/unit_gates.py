@@ -45,7 +45,19 @@ class UnitGates:
     kind = "units"
 
     def __init__(self, settings: Perturbation, groups: tuple[UnitGroup, ...], curvature: Curvature | None) -> None:
-        self.settings, self.groups, self.curvature = settings, groups, curvature
+        self.settings, self.curvature = settings, curvature
+        self.memory: dict[str, _Memory] = {}
+        self.regroup(groups)
+
+    def regroup(self, groups: tuple[UnitGroup, ...]) -> None:
+        """Take other units; what is remembered of a group goes on if a new one has its name and size.
+
+        Args:
+            groups: The units.
+
+        Raises:
+            UnsupportedModelError: If all weights that read a group are frozen.
+        """
         deaf = [g.name for g in groups if not any(slot.tensor.requires_grad for slot in g.outgoing)]
         if deaf:
             raise UnsupportedModelError(
@@ -53,7 +65,10 @@ class UnitGates:
                 "a reader with gradients, from which the utility of a unit is known",
                 "Leave these groups out with `exclude`, or use one utility per weight",
             )
-        self.memory = {g.name: _Memory(0, torch.zeros(g.size, dtype=_precision(g))) for g in groups}
+        fresh = {g.name: _Memory(0, torch.zeros(g.size, dtype=_precision(g))) for g in groups}
+        known = {name: part for name, part in self.memory.items() if name in fresh}
+        self.memory = fresh | {n: part for n, part in known.items() if part.utility.shape == fresh[n].utility.shape}
+        self.groups = groups
 
     def apply(self, optimizer: Optimizer, noise: NoiseSource) -> None:
         """Observe the gradients of the readers and gate those of the writers, in place.

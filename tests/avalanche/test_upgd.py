@@ -5,7 +5,7 @@ import torch
 from avalanche.evaluation.metrics import loss_metrics
 from avalanche.logging import BaseLogger
 from avalanche.training import Naive
-from avalanche.training.plugins import EvaluationPlugin
+from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
 from support.avalanche_runs import benchmark, mlp
 from torch import nn
 
@@ -42,6 +42,28 @@ def test_before_sgd_the_plugin_is_the_optimizer_upgd():
 def test_per_unit_only_what_writes_units_is_gated():
     gated, plain = train([UPGDPlugin(noise_std=0.0, per="unit")], experiences=1), train([], experiences=1)
     assert not torch.equal(gated["0.weight"], plain["0.weight"])
+
+
+def test_units_that_are_as_before_keep_their_utilities_in_the_next_experience():
+    steps, ends = [], []
+    for experiences in (1, 2):
+        plugin = UPGDPlugin(noise_std=0.01, per="unit", seed=0)
+        train([plugin], experiences=experiences)
+        state = plugin.gate.state_dict()
+        steps.append({name: part["step"] for name, part in state["units"].items()})
+        ends.append(state["noise"]["cpu"])
+    assert steps == [{"0": 8, "2": 8}, {"0": 16, "2": 16}]
+    assert not torch.equal(*ends)
+
+
+def test_another_optimizer_goes_on_with_the_utilities_and_the_noise():
+    class NewOptimizer(SupervisedPlugin):
+        def before_training_exp(self, strategy, *args, **kwargs):
+            strategy.optimizer = torch.optim.SGD(strategy.model.parameters(), lr=0.05)
+
+    settings = {"noise_std": 0.01, "decay_rate": 0.9, "seed": 3}
+    same, other = train([UPGDPlugin(**settings)]), train([NewOptimizer(), UPGDPlugin(**settings)])
+    assert all(torch.equal(same[name], other[name]) for name in same)
 
 
 @pytest.mark.parametrize("noise", ["gaussian", "initialization"])

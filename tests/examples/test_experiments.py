@@ -21,8 +21,8 @@ ANY: tuple[str, list[str]] = ("--max-steps 3", [])
 RUNS: dict[str, tuple[str, list[str]]] = {
     "quickstart.py": ("--max-steps 3 --seeds 1 --processes 1", []),
     "upgd.py": (
-        "--max-steps 6 --samples-per-experience 3 --seeds 0 1 --workers 0",
-        ["upgd.csv", "upgd_digits_input-permuted.png", "upgd_digits_label-permuted.png"],
+        "--max-steps 3 --streams input-permuted --workers 0",
+        ["upgd.csv", "upgd_digits_input-permuted.png"],
     ),
     "permuted_mnist.py": (
         "--fast --tasks 2 --samples-per-task 32 --width 8 --seeds 0 1 --method backprop continual-backprop --plot",

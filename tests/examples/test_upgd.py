@@ -1,7 +1,9 @@
 """The examples run, and what they compute is what they say."""
 
+import csv
 import math
 import runpy
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -16,12 +18,19 @@ def load(name):
     return runpy.run_path(str(EXAMPLES / name))
 
 
-def test_the_comparison_of_methods_fills_its_table(tmp_path):
-    settings = ["--max-steps", "8", "--experiences", "2", "--samples-per-experience", "5", "--workers", "0"]
-    table = load("upgd.py")["main"]([*settings, "--out", str(tmp_path)])
-    assert len(table) == 14
-    assert all(math.isfinite(value) for row in table.values() for value in row)
-    assert (tmp_path / "upgd.png").stat().st_size > 10_000
+def test_the_comparison_of_methods_fills_its_table_and_goes_on_where_it_was(tmp_path):
+    settings = ["--max-steps", "8", "--samples-per-experience", "4", "--streams", "label-permuted", "--workers", "0"]
+    main = load("upgd.py")["main"]
+    for seeds, methods in ((["0"], ["SGD", "UPGD units"]), (["0", "1"], ["SGD", "UPGD units", "CBP"])):
+        main([*settings, "--seeds", *seeds, "--methods", *methods, "--out", str(tmp_path)])
+    with (tmp_path / "upgd.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    runs = Counter((row["method"], row["seed"]) for row in rows)
+    assert len(runs) == 3 * 2
+    assert set(runs.values()) == {2}  # experiences
+    measures = ("online_accuracy", "plasticity", "zero_activations", "weight_norm")
+    assert all(math.isfinite(float(row[measure])) for row in rows for measure in measures)
+    assert (tmp_path / "upgd_digits_label-permuted.png").stat().st_size > 10_000
 
 
 def test_the_quality_of_utilities_fills_its_table(tmp_path):

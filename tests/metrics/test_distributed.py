@@ -5,17 +5,15 @@ import warnings
 import pytest
 import torch
 from support.metric_cases import FEATURE_METRICS, activations
-from torch import distributed, multiprocessing
+from support.processes import on_two_processes
 
 from lightning_plasticity.metrics import AreaUnderCurve, OnlineAccuracy, WeightMagnitude, WeightNorm
 
 pytestmark = pytest.mark.ddp
 
 
-def work(rank, store, samples_of_rank, results):
+def work(rank, samples_of_rank):
     warnings.simplefilter("ignore")  # a process without data is told so by torchmetrics
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
     x = activations(120)
     part = x[:samples_of_rank] if rank == 0 else x[samples_of_rank:]
     metrics = {name: cls(**options) for name, (cls, _, options) in FEATURE_METRICS.items()}
@@ -38,23 +36,13 @@ def work(rank, store, samples_of_rank, results):
     others["online"].update(torch.tensor([rank, 1]), torch.tensor([1, 1]))
     others["area"].update(float(rank), rank)
     values |= {name: (metric.compute(),) for name, metric in others.items()}
-    if rank == 0:
-        results.put({name: [float(value) for value in pair] for name, pair in values.items()})
-    distributed.barrier()
-    distributed.destroy_process_group()
+    return {name: [float(value) for value in pair] for name, pair in values.items()}
 
 
 @pytest.mark.parametrize("samples_of_rank", [50, 120])
 def test_two_processes_give_what_one_gives_for_all_samples(tmp_path, samples_of_rank):
-    context = multiprocessing.get_context("fork")
-    results = context.SimpleQueue()
-    store = f"file://{tmp_path / 'store'}"
-    processes = [context.Process(target=work, args=(rank, store, samples_of_rank, results)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    values = results.get()
-    for process in processes:
-        process.join(60)
+    values, of_the_other = on_two_processes(work, tmp_path, samples_of_rank)
+    assert values == of_the_other
     x = activations(120)
     expected = {name: float(twin(x, **options)) for name, (_, twin, options) in FEATURE_METRICS.items()}
     expected |= {"magnitude": float(x.abs().mean()), "norm": float(x.norm()), "online": 0.75, "area": 0.5}

@@ -376,6 +376,27 @@ def test_a_new_optimizer_goes_on_with_the_old_utilities():
     assert equal(model, twin)
 
 
+def test_new_units_keep_the_utilities_of_groups_of_the_same_name_and_size():
+    model, wider = mlp((5, 8, 6, 3)), mlp((5, 8, 7, 3))
+    gate = UtilityGate(torch.optim.SGD(model.parameters(), lr=0.1), units=discover_units(model, data()[0])).attach()
+    train(model, gate.optimizer, data())
+    before = gate.state_dict()
+    gate.regroup(discover_units(wider, data()[0]))
+    after = gate.state_dict()
+    assert {name: part["step"] for name, part in after["units"].items()} == {"0": 20, "2": 0}
+    assert after["units"]["0"]["utility"].equal(before["units"]["0"]["utility"])
+    assert after["units"]["2"]["utility"].equal(torch.zeros(7, dtype=torch.float64))
+    assert after["noise"]["cpu"].equal(before["noise"]["cpu"])
+    assert set(gate.scaled_utilities()) == {"0"}
+
+
+def test_units_for_a_gate_of_weights_are_refused():
+    model = mlp()
+    gate = UtilityGate(torch.optim.SGD(model.parameters(), lr=0.1))
+    with pytest.raises(InvalidArgumentError, match=r"one utility per weight.*built with `units`.*Leave `regroup` out"):
+        gate.regroup(discover_units(model, data()[0]))
+
+
 def test_units_whose_readers_have_no_gradient_pass_and_keep_their_clock():
     model = mlp()
     gate = UtilityGate(torch.optim.SGD(model.parameters(), lr=0.1), units=discover_units(model, data()[0]))

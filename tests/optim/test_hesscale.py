@@ -409,6 +409,17 @@ def test_what_has_no_rule_is_refused_by_name_before_the_backward_pass(model, mes
         HesScale(model).watch(model(X.float()).square().sum())
 
 
+def test_evaluation_mode_is_the_remedy_only_where_it_helps():
+    norms = {"BatchNorm1d": nn.BatchNorm1d(4), "LayerNorm": nn.LayerNorm(4)}
+    told = {}
+    for kind, norm in norms.items():
+        model = nn.Sequential(nn.Linear(5, 4), norm)
+        with pytest.raises(UnsupportedModelError, match=kind) as refusal:
+            HesScale(model).watch(model(X.float()).square().sum())
+        told[kind] = "evaluation mode" in str(refusal.value).partition("Remedy")[2]
+    assert told == {"BatchNorm1d": True, "LayerNorm": False}
+
+
 def test_all_problems_are_told_at_once():
     model = nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4), nn.Softmax(-1), nn.Linear(4, 4), nn.GroupNorm(2, 4))
     with pytest.raises(UnsupportedModelError, match=r"NativeGroupNorm of '4'.*Softmax.*NativeLayerNorm of '1'"):

@@ -2,7 +2,8 @@
 
 import pytest
 import torch
-from torch import distributed, multiprocessing, nn
+from support.processes import on_two_processes
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_plasticity.optim import UPGD, AdaUPGD, HesScale, UtilityGate
@@ -45,26 +46,14 @@ def train(kind, wrap, x, y, seed):
     return nn.utils.parameters_to_vector(model.parameters()).detach()
 
 
-def work(rank, store, kind, results):
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
+def work(rank, kind):
     half = slice(4 * rank, 4 * rank + 4)
-    results.put((rank, train(kind, DistributedDataParallel, X[half], Y[half], seed=100 + rank).tolist()))
-    distributed.barrier()
-    distributed.destroy_process_group()
+    return train(kind, DistributedDataParallel, X[half], Y[half], seed=100 + rank).tolist()
 
 
 @pytest.mark.parametrize("kind", ["UPGD", "AdaUPGD", "second order", "gate"])
 def test_two_processes_with_half_of_the_batch_each_train_like_one_with_all_of_it(kind, tmp_path):
-    context = multiprocessing.get_context("fork")
-    results = context.SimpleQueue()
-    store = f"file://{tmp_path / 'store'}"
-    processes = [context.Process(target=work, args=(rank, store, kind, results)) for rank in range(2)]
-    for process in processes:
-        process.start()
-    ends = dict(results.get() for _ in processes)
-    for process in processes:
-        process.join(60)
+    ends = on_two_processes(work, tmp_path, kind)
     assert ends[0] == ends[1]
     whole = train(kind, lambda model: model, X, Y, seed=100)  # the seed of process 0
     torch.testing.assert_close(torch.tensor(ends[0], dtype=torch.float64), whole, rtol=1e-9, atol=1e-12)
