@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 import lightning.pytorch as pl
-from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    SingleDeviceStrategy,
+)
+from lightning.pytorch.strategies.single_xla import SingleDeviceXLAStrategy
+from lightning.pytorch.strategies.xla import XLAStrategy
 
 from lightning_plasticity.errors import UnsupportedModelError, UnsupportedStrategyError
+
+_SERVED = (SingleDeviceStrategy, DDPStrategy)
+_UNTESTED = (DeepSpeedStrategy, XLAStrategy, SingleDeviceXLAStrategy)  # to Lightning they are kinds of those served
 
 
 def check_trainer(callback: pl.Callback, trainer: object) -> None:
@@ -26,7 +35,7 @@ def check_trainer(callback: pl.Callback, trainer: object) -> None:
             "a `lightning.pytorch.Trainer`; the classes of the two packages are not interchangeable",
             "Write `import lightning.pytorch as pl` instead of `import pytorch_lightning as pl`",
         )
-    if not isinstance(trainer.strategy, (SingleDeviceStrategy, DDPStrategy)):
+    if not isinstance(trainer.strategy, _SERVED) or isinstance(trainer.strategy, _UNTESTED):
         raise UnsupportedStrategyError(
             f"{name} with the strategy {type(trainer.strategy).__name__}",
             "parameters that are whole on every process: a single device or DDP",

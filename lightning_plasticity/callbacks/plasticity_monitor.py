@@ -26,13 +26,13 @@ from lightning_plasticity.callbacks.monitoring.probe import Probe, run_probe
 from lightning_plasticity.callbacks.monitoring.writing import (
     aggregates,
     has_histograms,
-    logged_step,
     publish,
     utilities,
     write_histograms,
     write_layout,
     write_scalars,
 )
+from lightning_plasticity.callbacks.steps import logged_step
 from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.metrics.base import Reads
 from lightning_plasticity.units import UnitGroup, UnitMap

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from lightning_plasticity.callbacks.example import check_example, find_units, has_example
 from lightning_plasticity.callbacks.guards import check_optimizers, check_trainer
+from lightning_plasticity.callbacks.steps import logged_step
 from lightning_plasticity.replacement import Method, ReplacementEvent, UnitReplacer
 from lightning_plasticity.replacement.refusals import treatable
 
@@ -24,10 +25,11 @@ class UnitReplacement(pl.Callback):
     state is in the checkpoint, and a further ``fit`` continues with the ages and utilities of the one before.
 
     Prints at the start which units it treats, how many it will replace and which layers it leaves alone and why. Logs
-    for every group, every ``log_every_n_steps`` steps: ``unit_replacement/replaced/<group>`` (units replaced so far),
-    ``utility_low``, ``utility_median`` and ``utility_high`` (quantiles of the scores) and, for methods with a maturity,
-    ``mature`` (share of mature units) and ``steps_until_possible`` (optimizer steps until the first possible
-    replacement).
+    for every group, every ``log_every_n_steps`` steps, at the step at which Lightning logs the same batch:
+    ``unit_replacement/replaced/<group>`` (units replaced so far), ``utility_low``, ``utility_median`` and
+    ``utility_high`` (quantiles of the scores) and, for methods with a maturity, ``mature_fraction`` (share of the units
+    that are old enough to be replaced, in ``[0, 1]``) and ``steps_until_possible`` (optimizer steps until the first
+    possible replacement).
 
     A unit ages with the optimizer that owns its incoming weights, at each of its steps in which they have a gradient. A
     step that a gradient scaler skips leaves no trace. Layers that no optimizer trains are left alone.
@@ -175,7 +177,7 @@ class UnitReplacement(pl.Callback):
         self._logged = trainer.global_step
         values = {f"unit_replacement/{name}": value for name, value in replacer.metrics().items()}
         for logger in trainer.loggers:
-            logger.log_metrics(values, step=trainer.global_step)
+            logger.log_metrics(values, step=logged_step(trainer))
 
     def _detach(self) -> None:
         if self.replacer is not None:

@@ -95,7 +95,7 @@ def draw(distribution: Tensor, shape: tuple[int, ...], generator: torch.Generato
     if family == Family.CONSTANT:
         return torch.full(shape, location, dtype=torch.float64)
     if family == Family.UNIFORM:
-        return (2 * torch.rand(shape, dtype=torch.float64, generator=generator) - 1) * scale + location
+        return torch.empty(shape, dtype=torch.float64).uniform_(-1, 1, generator=generator).mul_(scale).add_(location)
     normal = torch.randn(shape, dtype=torch.float64, generator=generator)
     if family == Family.NORMAL:
         return normal * scale + location

@@ -8,10 +8,10 @@ from typing import get_args
 from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.replacement.edits import Edit
 from lightning_plasticity.replacement.memory import Field
-from lightning_plasticity.replacement.optimizer_state import StatePolicy
+from lightning_plasticity.replacement.optimizer.memory import StatePolicy
 from lightning_plasticity.replacement.selection import Selection
 from lightning_plasticity.replacement.statistic import Statistic
-from lightning_plasticity.replacement.utility import Utility
+from lightning_plasticity.replacement.utilities.utility import Utility
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Method:
         edits: Applied in order to the chosen units.
         every_n_steps: Optimizer steps between two selections; the utility is updated at every step.
         optimizer_state: What happens to the optimizer's memory of replaced entries: ``"fresh"`` continues them as a
-            newly built optimizer would (see :mod:`~lightning_plasticity.replacement.optimizer_state`), ``"zero"`` sets
+            newly built optimizer would (see :mod:`~lightning_plasticity.replacement.optimizer.memory`), ``"zero"`` sets
             the moments to 0, ``"keep"`` leaves them.
 
     Raises:

@@ -47,14 +47,15 @@ def age_scalars(group: UnitGroup, ages: Ages, selection: Selection) -> dict[str,
         selection: The rule that chooses among its units.
 
     Returns:
-        ``replaced/<group>``; for a selection with a maturity also ``mature/<group>``, the share of mature units in
-        ``[0, 1]``, and ``steps_until_possible/<group>``, the optimizer steps until the first unit may be replaced.
+        ``replaced/<group>``; for a selection with a maturity also ``mature_fraction/<group>``, the share of mature
+        units in ``[0, 1]``, and ``steps_until_possible/<group>``, the optimizer steps until the first unit may be
+        replaced.
     """
     values: dict[str, float] = {f"replaced/{group.name}": ages.replaced}
     if isinstance(selection, Maturing):
         threshold = selection.maturity_threshold
         oldest = int(ages.age.max()) if group.size else 0
-        values[f"mature/{group.name}"] = ages.mature_count(threshold) / max(1, group.size)
+        values[f"mature_fraction/{group.name}"] = ages.mature_count(threshold) / max(1, group.size)
         values[f"steps_until_possible/{group.name}"] = max(0, threshold + 1 - oldest)
     return values
 

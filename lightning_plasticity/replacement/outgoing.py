@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lightning_plasticity.functional.utility import CACHED
 from lightning_plasticity.replacement.memory import Memory
-from lightning_plasticity.replacement.utility import outgoing_magnitude
+from lightning_plasticity.replacement.utilities.magnitudes import outgoing_magnitude
 from lightning_plasticity.units import Slot, UnitGroup
 
 

@@ -24,7 +24,7 @@ from lightning_plasticity.replacement.memory import Memory
 from lightning_plasticity.replacement.method import Method
 from lightning_plasticity.replacement.observability import plan
 from lightning_plasticity.replacement.observation import Observation
-from lightning_plasticity.replacement.optimizer_state import OptimizerMemory
+from lightning_plasticity.replacement.optimizer.memory import OptimizerMemory
 from lightning_plasticity.replacement.overrides import method_per_group
 from lightning_plasticity.replacement.refusals import check_groups, checked_method, owner_of
 from lightning_plasticity.replacement.state import check_state, group_problems, same_groups
@@ -207,7 +207,7 @@ class UnitReplacer:
         return plan(self.groups, selections, [method.every_n_steps for method in self.methods], skipped)
 
     def metrics(self) -> dict[str, float]:
-        """Return numbers per group: ``replaced/<group>``, ``mature/<group>``, ``utility_median/<group>`` and more.
+        """Return numbers per group: ``replaced/<group>``, ``mature_fraction/<group>``, ``utility_median/<group>`` ...
 
         See :func:`~lightning_plasticity.replacement.observability.age_scalars` and
         :data:`~lightning_plasticity.replacement.observability.QUANTILES`. Waits for the device; changes nothing. On

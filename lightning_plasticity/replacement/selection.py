@@ -52,10 +52,10 @@ def lowest(score: Tensor, candidates: Tensor, count: int) -> Tensor:
         >>> lowest(torch.tensor([0.5, 0.1, float("nan"), 0.1]), torch.tensor([3, 2, 1, 0]), 3)
         tensor([2, 3, 1])
     """
-    score = torch.where(score.isfinite(), score, -torch.inf)[candidates]
+    score = score.nan_to_num(-torch.inf, -torch.inf, -torch.inf).index_select(0, candidates)
     if 0 < count < len(candidates) > _MANY:  # few of many are due, as a rule: only they and their equals are sorted
-        few = torch.where(score <= score.kthvalue(count).values)[0]
-        score, candidates = score[few], candidates[few]
+        few = (score <= score.kthvalue(count).values).nonzero()[:, 0]
+        score, candidates = score.index_select(0, few), candidates.index_select(0, few)
     return candidates[torch.sort(score, stable=True).indices[:count]]
 
 

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from lightning_plasticity.callbacks import UnitReplacement
 from lightning_plasticity.replacement import Method, UnitReplacer
-from lightning_plasticity.replacement.optimizer_state import OptimizerMemory, per_element
+from lightning_plasticity.replacement.optimizer.memory import OptimizerMemory, per_element
 from lightning_plasticity.testing.runs import (
     MakeModel,
     MakeOptimizer,

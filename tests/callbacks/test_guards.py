@@ -7,15 +7,25 @@ from types import SimpleNamespace
 
 import lightning.pytorch as pl
 import pytest
-from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy, SingleDeviceStrategy
+from lightning.pytorch.strategies import (
+    DDPStrategy,
+    DeepSpeedStrategy,
+    FSDPStrategy,
+    ModelParallelStrategy,
+    SingleDeviceStrategy,
+    SingleDeviceXLAStrategy,
+    XLAStrategy,
+)
 
 from lightning_plasticity.callbacks import ContinualBackprop
 from lightning_plasticity.callbacks.guards import check_trainer
 from lightning_plasticity.errors import UnsupportedStrategyError
 
 
-@pytest.mark.parametrize("strategy", [FSDPStrategy, ModelParallelStrategy])
-def test_strategies_that_shard_parameters_are_refused_by_name(strategy):
+@pytest.mark.parametrize(
+    "strategy", [FSDPStrategy, ModelParallelStrategy, DeepSpeedStrategy, XLAStrategy, SingleDeviceXLAStrategy]
+)
+def test_strategies_that_shard_parameters_or_were_never_tried_are_refused_by_name(strategy):
     trainer = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer._accelerator_connector.strategy = strategy.__new__(strategy)
     with pytest.raises(

@@ -392,12 +392,13 @@ def test_scalars_of_every_group_are_logged(tmp_path):
     trainer(tmp_path, callbacks=[ours], logger=logger, log_every_n_steps=4).fit(Classifier(), loader())
     with (tmp_path / "lightning_logs" / "version_0" / "metrics.csv").open(encoding="utf-8") as file:
         rows = [*csv.DictReader(file)]
+    losses = [int(row["step"]) for row in rows if row.get("loss")]
     rows = [row for row in rows if row.get("unit_replacement/replaced/net.0")]
-    assert [int(row["step"]) for row in rows] == [4, 8, 12, 16]
+    assert [int(row["step"]) for row in rows] == losses == [3, 7, 11, 15]  # as Lightning counts, from 0
     assert int(float(rows[-1]["unit_replacement/replaced/net.0"])) == ours.replacer.ages[0].replaced > 0
     names = {name.rsplit("/", 1)[0].removeprefix("unit_replacement/") for name in rows[0] if "net.2" in name}
     assert names == {
-        *("replaced", "mature", "steps_until_possible"),
+        *("replaced", "mature_fraction", "steps_until_possible"),
         *("utility_low", "utility_median", "utility_high"),
     }
 

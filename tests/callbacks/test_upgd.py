@@ -354,6 +354,7 @@ def test_the_share_of_weights_that_are_treated_alike_is_logged(tmp_path):
     fit(Regression(), UPGDPerturbation(**SETTINGS), logger=logger, log_every_n_steps=1)
     text = (tmp_path / "lightning_logs/version_0/metrics.csv").read_text()
     assert "upgd/neutral/net.4.weight" in text
+    assert text.splitlines()[1].split(",")[text.splitlines()[0].split(",").index("step")] == "0"  # as Lightning counts
 
 
 def test_patterns_choose_parameters():

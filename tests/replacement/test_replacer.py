@@ -419,9 +419,9 @@ def test_scalars_tell_how_far_each_group_is():
     state = replacer.generator.get_state()
     values = replacer.metrics()
     assert torch.equal(state, replacer.generator.get_state())
-    assert {k: values[f"{k}/2"] for k in ("replaced", "mature", "steps_until_possible")} == {
+    assert {k: values[f"{k}/2"] for k in ("replaced", "mature_fraction", "steps_until_possible")} == {
         "replaced": 0,
-        "mature": 0.0,
+        "mature_fraction": 0.0,
         "steps_until_possible": 2,
     }
     assert 0 < values["utility_low/0"] < values["utility_median/0"] < values["utility_high/0"]
@@ -429,7 +429,7 @@ def test_scalars_tell_how_far_each_group_is():
     values = replacer.metrics()
     assert values["replaced/2"] == replacer.ages[1].replaced == 2
     assert values["steps_until_possible/2"] == 0
-    assert values["mature/2"] == pytest.approx(14 / 16)
+    assert values["mature_fraction/2"] == pytest.approx(14 / 16)
 
 
 def test_the_plan_lists_expected_replacements_and_what_is_left_alone():

@@ -10,6 +10,7 @@ import torch
 from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.replacement import AtMost, BernoulliLowestMature, LowestMature, RandomMature
 from lightning_plasticity.replacement.ages import Ages
+from lightning_plasticity.replacement.selection import lowest
 
 COUNTING = [LowestMature, BernoulliLowestMature, RandomMature]
 NAN, INF = float("nan"), float("inf")
@@ -146,3 +147,13 @@ def test_a_maturity_that_is_no_number_of_steps_is_refused(kind, threshold):
 def test_a_threshold_that_is_not_a_number_is_refused():
     with pytest.raises(InvalidArgumentError, match=r"threshold=nan"):
         AtMost(NAN)
+
+
+@pytest.mark.parametrize("count", [1, 7, 599, 600, 700])
+def test_the_lowest_of_many_are_those_of_sorting_them_all_also_with_ties(count):
+    score = torch.randint(40, (600,), generator=torch.Generator().manual_seed(0)).double()
+    score[[5, 17]] = torch.tensor([NAN, INF], dtype=torch.float64)
+    order = torch.randperm(600, generator=torch.Generator().manual_seed(1)).tolist()  # of preference
+    broken = {5, 17}
+    expected = sorted(order, key=lambda unit: -1.0 if unit in broken else float(score[unit]))[:count]  # stable
+    assert lowest(score, torch.tensor(order), count).tolist() == expected

@@ -134,8 +134,3 @@ def utilities(trainer: pl.Trainer) -> dict[str, Tensor]:
 def has_histograms(trainer: pl.Trainer) -> bool:
     """Return whether a logger of the Trainer draws histograms."""
     return any(isinstance(logger, TensorBoardLogger) for logger in trainer.loggers)
-
-
-def logged_step(trainer: pl.Trainer) -> int:
-    """Return the step under which Lightning logs the current batch, so that all curves have one axis."""
-    return trainer.fit_loop.epoch_loop._batches_that_stepped

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lightning_plasticity.replacement.memory import Field, Memory, State
 from lightning_plasticity.replacement.statistic import Samples, check_decay_rate, corrected, track
-from lightning_plasticity.replacement.utility import incoming_magnitude, outgoing_magnitude
+from lightning_plasticity.replacement.utilities.magnitudes import incoming_magnitude, outgoing_magnitude
 from lightning_plasticity.units import UnitGroup
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from lightning_plasticity.errors import InvalidArgumentError, UnsupportedOptimizerError
 from lightning_plasticity.methods import continual_backprop
 from lightning_plasticity.replacement import Method
-from lightning_plasticity.replacement.optimizer_state import OptimizerMemory
-from lightning_plasticity.replacement.young_rules import HORIZON
+from lightning_plasticity.replacement.optimizer.memory import OptimizerMemory
+from lightning_plasticity.replacement.optimizer.young_rules import HORIZON
 from lightning_plasticity.units import Slot, UnitMap, discover_units
 
 Make = Callable[[list[nn.Parameter]], torch.optim.Optimizer]

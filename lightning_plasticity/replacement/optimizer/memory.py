@@ -6,7 +6,7 @@ of Adagrad and the averages of ASGD. Memory of another shape (Adafactor's rows a
 
 A scalar step shared by old and new entries would make Adam kick the new ones: its moments restart at 0 while its bias
 corrections have run out. The policy ``"fresh"`` undoes that, see
-:class:`~lightning_plasticity.replacement.young_entries.YoungEntries`.
+:class:`~lightning_plasticity.replacement.optimizer.young_entries.YoungEntries`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.optim import LBFGS, Optimizer, SparseAdam
 
 from lightning_plasticity.errors import UnsupportedOptimizerError
-from lightning_plasticity.replacement.young_entries import YoungEntries
+from lightning_plasticity.replacement.optimizer.young_entries import YoungEntries
 from lightning_plasticity.units import Slot, UnitGroup
 
 StatePolicy: TypeAlias = Literal["fresh", "zero", "keep"]

@@ -1,61 +1,18 @@
-"""What a unit is worth: statistics that make a score."""
+"""The utility of Continual Backprop: how much a unit contributes to what reads it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from lightning_plasticity.functional.utility import contribution
 from lightning_plasticity.replacement.memory import Field, Memory, State
-from lightning_plasticity.replacement.statistic import (
-    Samples,
-    Statistic,
-    check_decay_rate,
-    corrected,
-)
-from lightning_plasticity.units import Slot, UnitGroup
-
-
-@runtime_checkable
-class Utility(Statistic, Protocol):
-    """A measure of the worth of units; higher is kept."""
-
-    def score(self, state: State, group: UnitGroup, age: Tensor, generator: torch.Generator) -> Tensor:
-        """Return the score of every unit, ``[U]``.
-
-        Args:
-            state: The memory of the group.
-            group: The group.
-            age: Ages in optimizer steps, ``[U]``, float64, on the device of the memory.
-            generator: Source of randomness, on the host, equal on all processes.
-        """
-
-
-def outgoing_magnitude(group: UnitGroup) -> Tensor:
-    """Return the mean absolute outgoing weight of every feature, ``[U, K]``, or of every unit, ``[U, 1]``.
-
-    The mean is over all entries of all readers. Where the only reader sees several features of a unit (a flatten), the
-    features are kept apart.
-    """
-    if len(group.outgoing) == 1:
-        return group.outgoing[0].feature_magnitude()
-    return mean_magnitude(group.outgoing)[:, None]
-
-
-def incoming_magnitude(group: UnitGroup) -> Tensor:
-    """Return the mean absolute incoming weight of every unit, without its bias, ``[U]``."""
-    return mean_magnitude([slot for slot in group.incoming if slot.kind == "weight"])
-
-
-def mean_magnitude(slots: Sequence[Slot]) -> Tensor:
-    """Return the mean absolute entry of every unit over all entries of all slots, ``[U]``."""
-    sizes = [slot.entries_per_unit for slot in slots]
-    shares = [slot.magnitude() * (size / sum(sizes)) for slot, size in zip(slots, sizes, strict=True)]
-    return torch.stack(shares).sum(0) if len(shares) > 1 else shares[0]
+from lightning_plasticity.replacement.statistic import Samples, check_decay_rate, corrected
+from lightning_plasticity.units import UnitGroup
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from torch import Tensor
 from lightning_plasticity.functional.utility import contribution
 from lightning_plasticity.replacement.memory import Field, Memory, State
 from lightning_plasticity.replacement.statistic import Samples, check_decay_rate, corrected, track
-from lightning_plasticity.replacement.utility import outgoing_magnitude
-from lightning_plasticity.replacement.utility_weight import adaptation
+from lightning_plasticity.replacement.utilities.magnitudes import outgoing_magnitude
+from lightning_plasticity.replacement.utilities.weight import adaptation
 from lightning_plasticity.replacement.watch import Reading
 from lightning_plasticity.units import UnitGroup
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from lightning_plasticity.replacement.memory import precise
-from lightning_plasticity.replacement.young_rules import HORIZON, Moments, rule_of
+from lightning_plasticity.replacement.optimizer.young_rules import HORIZON, Moments, rule_of
 from lightning_plasticity.units import UnitGroup, write
 
 
