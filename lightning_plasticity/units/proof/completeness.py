@@ -46,7 +46,7 @@ def incomplete(box: Sandbox, unit_map: UnitMap) -> Problems:
         pairs = (neighbours(box, group) for _ in range(_PAIRS))
         if any(not exchanged(box, [(group, pair)]) for pair in pairs):
             del problems[group.name]
-        elif not group.coupled:  # a norm treats its units alike, so coupled ones have to be exchangeable
+        elif not group.coupled:  # a norm lets entries act through all units, so nothing can be told of it
             missed = forgotten(box, group, unit_map)
             problems[group.name] += f"; each of {', '.join(missed)} has entries that act through one of them alone"
             if not missed:
