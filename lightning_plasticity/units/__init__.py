@@ -17,7 +17,8 @@ units there are. Read in this order:
 
 from lightning_plasticity.units.discover import Residual, discover_units
 from lightning_plasticity.units.group import Tap, UnitGroup
-from lightning_plasticity.units.proof.verify import UnitProof, UnitProofs, verify_units
+from lightning_plasticity.units.proof.report import UnitProof, UnitProofs
+from lightning_plasticity.units.proof.verify import verify_units
 from lightning_plasticity.units.slot import Slot, SlotKind
 from lightning_plasticity.units.unit_map import Skipped, UnitMap
 from lightning_plasticity.units.writing import write

@@ -67,7 +67,7 @@ class Slot(Bound):
     shape: tuple[int, ...] | None = None
     kind: SlotKind = "weight"
     found_in: tuple[int, ...] = field(init=False, repr=False)
-    _moved: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
+    _moved: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict, init=False, repr=False)
     total_features: int = field(init=False, repr=False)
     _in_order: bool = field(init=False, repr=False)
 

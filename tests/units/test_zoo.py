@@ -23,7 +23,7 @@ def found_in(name: str) -> tuple[nn.Module, Any, UnitMap]:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_group_is_proven(name) -> None:
     model, inputs, unit_map = found_in(name)
-    proofs = verify_units(model, inputs, unit_map, samples=1)
+    proofs = verify_units(model, inputs, unit_map)
     assert not proofs.failed, proofs.summary()
 
 

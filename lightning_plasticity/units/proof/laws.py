@@ -1,7 +1,8 @@
 """The laws that hold of units, each checked on a model in a sandbox.
 
 A law takes the sandbox and the chosen units of some groups and returns what it found wrong, by the name of the group.
-:func:`jointly` checks a law for many groups at once and looks at single groups only where that fails.
+A law that holds for many groups at once holds for each of them, so :func:`blamed` looks at fewer groups only where it
+fails.
 """
 
 from __future__ import annotations
@@ -14,22 +15,24 @@ import torch
 from torch import Tensor
 
 from lightning_plasticity.units.group import Tap, UnitGroup
-from lightning_plasticity.units.proof.comparison import as_real, difference, is_one_number, moved_units
+from lightning_plasticity.units.proof.comparison import difference, is_one_number, moved_units
 from lightning_plasticity.units.proof.sandbox import Sandbox
 from lightning_plasticity.units.slot import Slot
 from lightning_plasticity.units.statistics import FrozenStatistics
 
 Chosen = Sequence[tuple[UnitGroup, Tensor]]
-Law = Callable[[Sandbox, Chosen], dict[str, str]]
+Problems = dict[str, str]
+Law = Callable[[Sandbox, Chosen], Problems]
 
-_SCALES = (1.0, 10.0)
-_ATTEMPTS = 4
-_SATURATED = -1e3  # a bias that makes a sigmoid, a softplus or an exponential zero
-_NEARLY_NOTHING = 1e-18  # a weight that carries nothing, but whose norm can be divided by
+_PAIRS = 6
+
+SILENCES = ((0.0, 0.0), (-1e3, 0.0), (0.0, 1e-18))
+"""What to set biases and weights to, so that units carry nothing: zero; a bias that makes a sigmoid, a softplus or an
+exponential zero; a weight whose norm can be divided by."""
 
 
-def jointly(law: Law, box: Sandbox, chosen: Chosen) -> dict[str, str]:
-    """Check a law for all groups at once; if it fails, find the groups for which it fails alone.
+def blamed(law: Law, box: Sandbox, chosen: Chosen) -> Problems:
+    """Check a law for all groups at once; if it fails, find by halving the groups for which it fails alone.
 
     Args:
         law: The law.
@@ -39,104 +42,48 @@ def jointly(law: Law, box: Sandbox, chosen: Chosen) -> dict[str, str]:
     Returns:
         The problems by group name; of all groups if the law holds for each one alone, but not for all together.
     """
-    together = law(box, chosen)
+    together = law(box, chosen) if chosen else {}
     if not together or len(chosen) == 1:
         return together
-    alone = separately(law, box, chosen)
+    middle = len(chosen) // 2
+    alone = blamed(law, box, chosen[:middle]) | blamed(law, box, chosen[middle:])
     return alone or {name: f"together with other groups: {problem}" for name, problem in together.items()}
 
 
-def separately(law: Law, box: Sandbox, chosen: Chosen) -> dict[str, str]:
-    """Check a law for one group after the other.
+def independent(box: Sandbox, chosen: Chosen) -> Problems:
+    """Return the groups whose redrawn units reach the output though their outgoing slots are zero."""
+    return unread(box, chosen)[0]
+
+
+def unread(box: Sandbox, chosen: Chosen, scale: float = 1.0) -> tuple[Problems, dict[str, Tensor]]:
+    """Redraw units that nothing reads: the output must stay, and the taps should show these units and no others.
 
     Args:
-        law: The law.
         box: The model.
         chosen: Groups and units.
+        scale: The size of the new entries, relative to the old ones; 1 is tried if another gives no finite output.
 
     Returns:
-        The problems by group name.
+        What breaks independence, by group; and by group which units moved at the tap, ``[U]``, unless something does.
     """
-    problems: dict[str, str] = {}
-    for one in chosen:
-        problems |= law(box, [one])
-    return problems
-
-
-def independent(box: Sandbox, chosen: Chosen) -> dict[str, str]:
-    """Return the groups whose redrawn units reach the output though their outgoing slots are zero."""
-    frozen = _statistics(chosen)
-    finite = False
+    frozen = statistics_of(chosen)
     with box.edited():
-        _cut(box, chosen)
-        before = box.run(*frozen)
-        for scale in _SCALES:
+        cut(box, chosen)
+        before, seen = _watched(box, chosen, *frozen)
+        for size in dict.fromkeys((scale, 1.0)):
             with box.edited():
-                _redraw(box, chosen, scale)
-                _cut(box, chosen)  # a redrawn row of one unit may hold a column of another
-                change = difference(before, box.run(*(f.replay() for f in frozen)))
+                redraw(box, chosen, size)
+                cut(box, chosen)  # a redrawn row of one unit may hold a column of another
+                after, now = _watched(box, chosen, *(f.replay() for f in frozen))
+            change = difference(before, after)
             if change > box.tolerance:
-                return _about(chosen, f"redrawn, they change the output by {change:.1e} though nothing reads them")
-            finite |= change <= box.tolerance
-    return {} if finite else _about(chosen, "no redraw leaves the output finite")
+                return about(chosen, f"redrawn, they change the output by {change:.1e} though nothing reads them"), {}
+            if change <= box.tolerance:
+                return {}, {name: moved_units(seen[name], now[name], box.tolerance) for name in seen if seen[name]}
+    return about(chosen, "no redraw leaves the output finite"), {}
 
 
-def sensitive(box: Sandbox, chosen: Chosen) -> dict[str, str]:
-    """Return the groups of whose units no redraw reaches the output, though everything is in place."""
-    before = box.run()
-    for attempt in range(_ATTEMPTS):
-        with box.edited():
-            _redraw(box, chosen, _SCALES[attempt % 2])
-            if difference(before, box.run()) > box.tolerance:
-                return {}
-    return _about(chosen, "redrawn, they do not change the output")
-
-
-def minimal(box: Sandbox, group: UnitGroup, slot: Slot) -> bool:
-    """Return whether, with all outgoing slots at zero but ``slot``, some redraw of units reaches the output.
-
-    What a slot reads may reach the output only together with the other slots (a query with its key) or through the
-    statistics of a norm; then ``slot`` is needed if it depends on the units what happens as it alone becomes zero.
-
-    Args:
-        box: The model.
-        group: The group.
-        slot: One of its outgoing slots.
-
-    Returns:
-        Whether the slot is needed.
-    """
-    others = [other for other in group.outgoing if other is not slot]
-    for attempt in range(_ATTEMPTS):
-        units = box.choose(group.size, 1 + attempt)
-        frozen = _statistics([(group, units)])
-        with box.edited():
-            box.fill(others, units, 0.0)
-            before = box.run(*frozen)
-            _redraw(box, [(group, units)], _SCALES[attempt % 2])
-            box.fill(others, units, 0.0)
-            if difference(before, box.run(*(f.replay() for f in frozen))) > box.tolerance:
-                return True
-        if _carries(box, group, slot, units):
-            return True
-    return False
-
-
-def _carries(box: Sandbox, group: UnitGroup, slot: Slot, units: Tensor) -> bool:
-    """Return whether it depends on the numbers of ``units`` how the output changes as their ``slot`` becomes zero."""
-    changes = []
-    for scale in (0.0, 1.0):
-        with box.edited():
-            _redraw(box, [(group, units)] if scale else [], scale)
-            before = box.run()
-            box.fill([slot], units, 0.0)
-            changes.append(
-                [after - one for one, after in zip(map(as_real, before), map(as_real, box.run()), strict=True)]
-            )
-    return difference(changes[0], changes[1]) > box.tolerance
-
-
-def exclusive(box: Sandbox, chosen: Chosen) -> dict[str, str]:
+def exclusive(box: Sandbox, chosen: Chosen, how: tuple[float, float] = SILENCES[0]) -> Problems:
     """Return the groups in which the outgoing slots of units that carry nothing do carry something.
 
     Statistics are held constant, because a reader with weight norm scales all columns if one of them is set to zero.
@@ -144,51 +91,71 @@ def exclusive(box: Sandbox, chosen: Chosen) -> dict[str, str]:
     Args:
         box: The model.
         chosen: Groups and units.
+        how: What their biases and weights are set to, one of :data:`SILENCES`.
 
     Returns:
         What is wrong, by group.
     """
-    problems: dict[str, str] = {}
-    for constant, weight in ((0.0, 0.0), (_SATURATED, 0.0), (0.0, _NEARLY_NOTHING)):
-        frozen = FrozenStatistics()
-        with box.edited():
-            _silence(box, chosen, constant, weight)
-            before = box.run(frozen)
-            _cut(box, chosen)
-            change = difference(before, box.run(frozen.replay()))
-        if change <= box.tolerance and not any(output.isnan().any() for output in before):
-            return {}
-        problems = problems or _about(chosen, f"though they are silent, their outgoing slots add {change:.1e}")
-    return problems
+    frozen = FrozenStatistics()
+    with box.edited():
+        silence(box, chosen, how)
+        before = box.run(frozen)
+        cut(box, chosen)
+        change = difference(before, box.run(frozen.replay()))
+    if change <= box.tolerance and not any(output.isnan().any() for output in before):
+        return {}
+    return about(chosen, f"though they are silent, their outgoing slots add {change:.1e}")
 
 
-def self_contained(box: Sandbox, chosen: Chosen) -> bool | None:
+def self_contained(box: Sandbox, group: UnitGroup, units: Tensor) -> bool | None:
     """Return whether units that carry nothing are constants where they are read, such as the cosine of zero.
 
-    Every other weight and every input is moved; what the tap shows of the silent units must stay the same, or one
-    number for all units and samples (the value that an activation function with own parameters has at zero).
+    Two things show it. As every other weight and every input is moved, what the tap shows of the silent units stays the
+    same, or one number for all units and samples (the value that an activation function with own parameters has at
+    zero). And two silent units may exchange their outgoing slots, also those that the tap does not show, since both
+    are read as the same constant.
 
     Args:
         box: The model.
-        chosen: Groups and units.
+        group: The group.
+        units: Units of it.
 
     Returns:
-        Whether nothing but the units is read; None if a group has no tap.
+        Whether nothing but the units is read; None without a tap, and where no two units could be compared.
     """
-    if any(group.tap is None for group, _ in chosen):
+    if group.tap is None:
         return None
-    frozen = FrozenStatistics()
+    frozen, chosen = FrozenStatistics(), [(group, units)]
     with box.edited():
-        _silence(box, chosen, 0.0)
-        before = _activations(box, chosen, frozen)
+        silence(box, chosen)
+        (before,) = _activations(box, chosen, frozen).values()
     with box.shaken(), box.edited():
-        _silence(box, chosen, 0.0)
-        after = _activations(box, chosen, frozen.replay())
-    return all(
-        not moved_units(before[group.name], after[group.name], box.tolerance)[units].any()
-        or all(is_one_number(seen[:, units], box.tolerance) for seen in after[group.name])
-        for group, units in chosen
-    )
+        silence(box, chosen)
+        (after,) = _activations(box, chosen, frozen.replay()).values()
+    if all(not seen[:, units].any() for seen in before):
+        return False  # they are silent, so it is not their own constant that the outgoing slots add
+    constant = not moved_units(before, after, box.tolerance)[units].any()
+    if not constant and not all(is_one_number(seen[:, units], box.tolerance) for seen in after):
+        return False
+    return len(group.outgoing) == 1 or any(_are_read_alike(box, group) for _ in range(_PAIRS)) or None
+
+
+def _are_read_alike(box: Sandbox, group: UnitGroup) -> bool:
+    """Return whether two silent neighbours can exchange their outgoing slots."""
+    pair, frozen = neighbours(box, group), FrozenStatistics()
+    if len(pair.unique()) < 2:  # type: ignore[no-untyped-call]
+        return False
+    with box.edited():
+        silence(box, [(group, pair)])
+        before = box.run(frozen)
+        box.swap(group.outgoing, pair[:1], pair[1:])
+        return difference(before, box.run(frozen.replay())) <= box.tolerance
+
+
+def neighbours(box: Sandbox, group: UnitGroup) -> Tensor:
+    """Return two units, the first of them at an even place: likely of the same head, or group of channels."""
+    first = 2 * box.choose(max(1, group.size // 2), 1)
+    return torch.cat([first, (first + 1) % group.size])
 
 
 def disjoint(box: Sandbox, group: UnitGroup) -> list[str]:
@@ -201,15 +168,7 @@ def disjoint(box: Sandbox, group: UnitGroup) -> list[str]:
     Returns:
         What is wrong, one sentence per slot.
     """
-    units = torch.arange(group.size)
-    problems = []
-    for slot in group.slots:
-        with box.edited():
-            entries = slot.gather(units)
-            owners = units.reshape(-1, *(1 for _ in entries.shape[1:])).to(entries)
-            box.assign(slot, units, owners)
-            if (slot.gather(units) != owners).any():
-                problems.append(f"{slot.path}: an entry belongs to two units")
+    problems = [f"{slot.path}: an entry belongs to two units" for slot in group.slots if _is_shared(slot)]
     one = box.choose(group.size, 1)
     with box.edited():
         box.fill(group.incoming, one, 1.0)
@@ -222,62 +181,39 @@ def disjoint(box: Sandbox, group: UnitGroup) -> list[str]:
     return problems
 
 
-def interchangeable(box: Sandbox, chosen: Chosen) -> dict[str, str]:
-    """Return the groups in which exchanging all entries of a unit and its neighbour changes the output."""
-    before = box.run()
-    with box.edited():
-        for group, units in chosen:
-            box.swap(group.slots, units[:1], (units[:1] + 1) % group.size)
-        change = difference(before, box.run())
-    return {} if change <= box.tolerance else _about(chosen, f"exchanged, they change the output by {change:.1e}")
+def _is_shared(slot: Slot) -> bool:
+    shape = slot.shape or tuple(slot.tensor.shape)
+    places = torch.zeros_like(slot.index[0])
+    for dim, table in zip(slot.dims, slot.index, strict=True):
+        places = places * shape[dim] + table % shape[dim]
+    return bool(places.unique().numel() < places.numel())  # type: ignore[no-untyped-call]
 
 
-def tapped(box: Sandbox, chosen: Chosen) -> dict[str, str]:
-    """Return the groups whose redrawn units do not change the tap, or (unless coupled) change it for other units."""
-    chosen = [(group, units) for group, units in chosen if group.tap is not None]
-    moved = {group.name: torch.zeros(group.size, dtype=torch.bool) for group, _ in chosen}
-    with box.edited():
-        _cut(box, chosen)  # so that nothing flows back into the tap
-        before = _activations(box, chosen)
-        for attempt in range(_ATTEMPTS if chosen else 0):
-            with box.edited():
-                _redraw(box, chosen, _SCALES[attempt % 2])
-                _cut(box, chosen)
-                after = _activations(box, chosen)
-            for name in moved:
-                moved[name] |= moved_units(before[name], after[name], box.tolerance)
-    problems: dict[str, str] = {}
-    for group, units in chosen:
-        own = torch.zeros_like(moved[group.name])
-        own[units] = True
-        if not (moved[group.name] & own).any():
-            problems[group.name] = f"units {units.tolist()}: redrawn, they do not change the tapped activation"
-        elif (moved[group.name] & ~own).any() and not group.coupled:
-            others = torch.where(moved[group.name] & ~own)[0].tolist()
-            problems[group.name] = f"units {units.tolist()}: redrawn, they change the tapped activation of {others}"
-    return problems
-
-
-def _cut(box: Sandbox, chosen: Chosen) -> None:
+def cut(box: Sandbox, chosen: Chosen) -> None:
+    """Set the outgoing slots of the units to zero."""
     for group, units in chosen:
         box.fill(group.outgoing, units, 0.0)
 
 
-def _silence(box: Sandbox, chosen: Chosen, constant: float, weight: float = 0.0) -> None:
+def silence(box: Sandbox, chosen: Chosen, how: tuple[float, float] = SILENCES[0]) -> None:
+    """Let the units carry nothing, or what their activation function makes of nothing."""
     for group, units in chosen:
-        box.silence(group.incoming + group.norms, units, constant, weight)
+        box.silence(group.incoming + group.norms, units, *how)
 
 
-def _redraw(box: Sandbox, chosen: Chosen, scale: float) -> None:
+def redraw(box: Sandbox, chosen: Chosen, scale: float) -> None:
+    """Draw the incoming and norm entries of the units anew."""
     for group, units in chosen:
         box.redraw(group.incoming + group.norms, units, scale)
 
 
-def _statistics(chosen: Chosen) -> list[FrozenStatistics]:
+def statistics_of(chosen: Chosen) -> list[FrozenStatistics]:
+    """Return what holds the statistics of norms constant, if any of the units is coupled by them."""
     return [FrozenStatistics()] if any(group.coupled for group, _ in chosen) else []
 
 
-def _about(chosen: Chosen, problem: str) -> dict[str, str]:
+def about(chosen: Chosen, problem: str) -> Problems:
+    """Return the same problem for every group."""
     return {group.name: f"units {units.tolist()}: {problem}" for group, units in chosen}
 
 
@@ -288,9 +224,31 @@ def _activations(box: Sandbox, chosen: Chosen, *modes: FrozenStatistics) -> dict
     def collect(name: str, tap: Tap, activation: Tensor) -> None:
         seen[name].append(tap.samples(activation.detach())[:, tap.index.to(activation.device)].clone())
 
+    _watch(box, chosen, collect, *modes)
+    return seen
+
+
+def _watched(box: Sandbox, chosen: Chosen, *modes: FrozenStatistics) -> tuple[list[Tensor], dict[str, list[Tensor]]]:
+    """Return the output, and in place of all samples that each tap sees one random combination of them, ``[1, U, K]``.
+
+    Every sample has its own random weight, so what changes for any sample changes the combination.
+    """
+    seen: dict[str, list[Tensor]] = {group.name: [] for group, _ in chosen}
+
+    def collect(name: str, tap: Tap, activation: Tensor) -> None:
+        samples = tap.samples(activation.detach())
+        generator = torch.Generator().manual_seed(len(seen[name]))
+        weights = torch.randn(len(samples), generator=generator, dtype=torch.float64).to(samples)
+        seen[name].append((weights @ samples)[None, tap.index.to(activation.device)])
+
+    return _watch(box, chosen, collect, *modes), seen
+
+
+def _watch(
+    box: Sandbox, chosen: Chosen, collect: Callable[[str, Tap, Tensor], None], *modes: FrozenStatistics
+) -> list[Tensor]:
     with ExitStack() as stack:
         for group, _ in chosen:
             if group.tap is not None:
                 stack.callback(group.tap.watch(partial(collect, group.name, group.tap)).remove)
-        box.run(*modes)
-    return seen
+        return box.run(*modes)

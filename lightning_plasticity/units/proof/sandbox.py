@@ -6,15 +6,16 @@ so that the user's own numbers are never touched; leaving it swaps them back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from lightning_plasticity.units.proof.precision import Promotion
 from lightning_plasticity.units.refusals import check_model, unwrapped
 from lightning_plasticity.units.restoring import (
     attributes_restored,
@@ -28,6 +29,9 @@ from lightning_plasticity.units.slot import Slot
 from lightning_plasticity.units.tensors import tensors_in, to_generic_position
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+
+_LARGEST_DOUBLE = 2**27
+"""Weights of larger models are stored in single precision; double-precision inputs promote them where they are used."""
 
 ExampleInputs = Tensor | tuple[Any, ...] | Mapping[str, Any] | Callable[[], Any]
 
@@ -53,6 +57,7 @@ class Sandbox:
         self.training = False
         self.runs = 0
         self._undo: list[tuple[Slot, Tensor, Tensor]] = []
+        self._sizes: dict[int, float] = {}
 
     def run(self, *modes: TorchDispatchMode) -> list[Tensor]:
         """Run the model once in the chosen mode and return every tensor of its output, detached.
@@ -63,16 +68,28 @@ class Sandbox:
         Returns:
             The tensors of the output in a fixed order.
         """
+        with torch.no_grad(), self.running(*modes):
+            return [tensor.detach().clone() for tensor in tensors_in(self.call())]
+
+    @contextmanager
+    def running(self, *modes: AbstractContextManager[Any]) -> Generator[None, None, None]:
+        """Make everything ready for one run, and put back afterwards what the run has changed in the model.
+
+        Args:
+            modes: Modes that watch or change the run.
+
+        Yields:
+            Nothing; :attr:`call` runs the model.
+        """
         self.model.train(self.training)
         self.runs += 1
         with ExitStack() as stack:
             stack.enter_context(attributes_restored(self.model))
             stack.enter_context(buffer_values_restored(self.model))
-            stack.enter_context(torch.no_grad())
-            for mode in (_Promotion(self.dtype), *modes):
+            for mode in (Promotion(self.dtype), *modes):
                 stack.enter_context(mode)
             seed_everything(self.seed)
-            return [tensor.detach().clone() for tensor in tensors_in(self.call())]
+            yield
 
     @contextmanager
     def edited(self) -> Generator[None, None, None]:
@@ -98,7 +115,7 @@ class Sandbox:
     def redraw(self, slots: Iterable[Slot], units: Tensor, scale: float = 1.0) -> None:
         """Draw the entries of ``units`` anew, normally distributed with ``scale`` times the size they have now."""
         for slot in slots:
-            size = scale * (float(slot.tensor.detach().square().mean().sqrt()) or 1.0)
+            size = scale * self.size(slot.tensor)
             values = self.normal(slot.gather(units).shape)
             if slot.kind == "variance":  # a running variance: nobody may redraw it below zero
                 values = values.abs() + 0.1
@@ -129,6 +146,12 @@ class Sandbox:
         finally:
             for tensor, value in saved:
                 tensor.copy_(value)
+
+    def size(self, tensor: Tensor) -> float:
+        """Return the root mean square of a parameter or buffer as it was when first asked for; 1 if it was zero."""
+        if id(tensor) not in self._sizes:
+            self._sizes[id(tensor)] = float(tensor.detach().square().mean().sqrt()) or 1.0
+        return self._sizes[id(tensor)]
 
     def normal(self, shape: Iterable[int]) -> Tensor:
         """Return normally distributed numbers of the sandbox's own generator."""
@@ -166,7 +189,8 @@ def sandbox(
         stack.enter_context(attributes_restored(model))
         stack.enter_context(unfused_attention())
         stack.enter_context(uncompiled())
-        stack.enter_context(_data_swapped(model, dtype, generator))
+        heavy = sum(p.numel() for p in model.parameters()) > _LARGEST_DOUBLE and not callable(example_inputs)
+        stack.enter_context(_data_swapped(model, torch.float32 if heavy else dtype, dtype, generator))
         call, inputs = _call(model, example_inputs, dtype)
         yield Sandbox(model, call, inputs, dtype, seed)
 
@@ -189,60 +213,24 @@ def _to_float(leaf: Any, dtype: torch.dtype) -> Any:
     return leaf.to(dtype, copy=True) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
 
-class _Promotion(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Keep a run in one precision: a float32 batch or constant is promoted, a cast to less precision is not made."""
-
-    def __init__(self, dtype: torch.dtype) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._dtype = dtype
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        if func is torch.ops.aten._to_copy.default and args[0].dtype == self._dtype and _is_float(kwargs.get("dtype")):
-            kwargs = {**kwargs, "dtype": self._dtype}
-        floats = {tensor.dtype for tensor in _tensor_arguments(args, kwargs) if tensor.is_floating_point()}
-        if len(floats) < 2:
-            return func(*args, **kwargs)
-        written = [
-            a for a, s in zip(args, func._schema.arguments, strict=False) if s.alias_info and s.alias_info.is_write
-        ]
-        targets = [a.dtype for a in written if isinstance(a, Tensor) and a.is_floating_point()] or list(floats)
-        dtype = max(targets, key=lambda candidate: candidate.itemsize)
-
-        def promote(leaf: Any) -> Any:
-            lower = isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dtype != dtype
-            return leaf.to(dtype) if lower and not any(leaf is w for w in written) else leaf
-
-        args, kwargs = tree_map(promote, (args, kwargs))
-        return func(*args, **kwargs)
-
-
-def _tensor_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
-    """Return the tensors among the arguments of an operation.
-
-    Yields:
-        The tensors; they are never nested deeper than in one list.
-    """
-    for argument in (*args, *kwargs.values()):
-        for item in argument if isinstance(argument, (list, tuple)) else (argument,):
-            if isinstance(item, Tensor):
-                yield item
-
-
-def _is_float(dtype: torch.dtype | None) -> bool:
-    return dtype is not None and dtype.is_floating_point
-
-
 @contextmanager
-def _data_swapped(model: nn.Module, dtype: torch.dtype, generator: torch.Generator) -> Generator[None, None, None]:
-    originals = [(tensor, tensor.data) for tensor in (*model.parameters(), *model.buffers())]
+def _data_swapped(
+    model: nn.Module, weights: torch.dtype, others: torch.dtype, generator: torch.Generator
+) -> Generator[None, None, None]:
+    """Give every parameter and buffer a copy of its data, in generic position, during the block."""
+    stored = [(p, weights if p.ndim > 1 else others) for p in model.parameters()]  # biases must have the inputs' dtype
+    stored += [(buffer, others) for buffer in model.buffers()]  # type: ignore[misc]
+    originals = [(tensor, tensor.data) for tensor, _ in stored]
     storages: dict[int, Tensor] = {}
     try:
-        for tensor, data in originals:
-            tensor.data = _copy(data, dtype, storages)
+        for tensor, dtype in stored:
+            tensor.data = _copy(tensor.data, dtype, storages)
         for parameter in model.parameters():
             if parameter.requires_grad and parameter.is_floating_point():
                 to_generic_position(parameter.data, generator)
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
+                _move_statistics(module, generator)
         yield
     finally:
         for tensor, data in originals:
@@ -256,3 +244,13 @@ def _copy(data: Tensor, dtype: torch.dtype, storages: dict[int, Tensor]) -> Tens
         whole = torch.empty(0, dtype=data.dtype, device=data.device).set_(data.untyped_storage())
         storages[key] = whole.to(dtype, copy=True) if data.is_floating_point() else whole.clone()
     return storages[key].as_strided(data.shape, data.stride(), data.storage_offset())
+
+
+def _move_statistics(norm: nn.modules.batchnorm._NormBase, generator: torch.Generator) -> None:
+    """Make the running statistics of channels differ, as they do after training."""
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None  # noqa: S101 - a norm has both or none
+    assert variance is not None  # noqa: S101
+    noise = torch.randn((2, len(mean)), generator=generator, dtype=torch.float64).to(mean)
+    mean.data.add_(0.1 * variance.sqrt() * noise[0])
+    variance.data.mul_(1 + 0.1 * noise[1].abs())

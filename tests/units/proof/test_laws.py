@@ -10,7 +10,7 @@ from support.proof_cases import Network, group_of, prove, slot
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from lightning_plasticity.units import Tap, UnitGroup
+from lightning_plasticity.units import Slot, Tap, UnitGroup
 
 
 @pytest.fixture(autouse=True)
@@ -41,15 +41,28 @@ def test_incoming_slots_that_reach_others_break_independence() -> None:
     assert not prove(model, replace(right, incoming=(*right.incoming, foreign)))["first"].independent
 
 
-def test_a_reader_too_many_is_not_needed() -> None:
+def test_a_reader_too_many_is_not_exclusive() -> None:
     model = Network()
     right = group_of(model)
-    foreign = slot(model, "beside.weight", 0, torch.tensor([0, 1, 2, 3, 4, 0])[:, None])
-    proof = prove(model, replace(right, outgoing=(*right.outgoing, foreign)))["first"]
+    right = replace(right, size=5, incoming=tuple(map(first_five, right.incoming)))
+    right = replace(right, norms=tuple(map(first_five, right.norms)), outgoing=tuple(map(first_five, right.outgoing)))
+    foreign = slot(model, "beside.weight", 0)
+    proof = prove(model, replace(right, tap=None, outgoing=(*right.outgoing, foreign)))["first"]
     assert proof.independent
+    assert not proof.exclusive  # setting it to zero removes more than the unit
+
+
+def first_five(slot: Slot) -> Slot:
+    return replace(slot, index=(slot.index[0][:5],))
+
+
+def test_a_reader_whose_result_nobody_uses_is_not_needed() -> None:
+    model = Network()
+    model.unused = nn.Linear(6, 2)
+    right = group_of(model)
+    proof = prove(model, replace(right, outgoing=(*right.outgoing, slot(model, "unused.weight", 1))))["first"]
     assert not proof.minimal
-    assert any("beside.weight does not read the units" in problem for problem in proof.problems)
-    assert proof.exclusive is False  # setting it to zero removes more than the unit
+    assert proof.problems == ["unused.weight does not read the units"]
 
 
 def test_columns_that_also_hold_other_entries_are_not_exclusive() -> None:
@@ -111,12 +124,19 @@ def test_units_that_do_not_matter_are_not_sensitive() -> None:
     assert any("do not change the output" in problem for problem in proof.problems)
 
 
-def test_a_forgotten_bias_shows_when_units_are_exchanged() -> None:
+@pytest.mark.parametrize("kind", ["bias", "scale", "shift", "mean", "variance"])
+def test_a_forgotten_entry_shows_when_units_are_exchanged(kind) -> None:
     model = Network()
     right = group_of(model)
-    proof = prove(model, replace(right, incoming=right.incoming[:1]))["first"]
-    assert proof.proven  # it is a unit, though not all of it
-    assert proof.interchangeable is None
+    kept = {room: tuple(s for s in getattr(right, room) if s.kind != kind) for room in ("incoming", "norms")}
+    (path,) = (
+        {slot.path for slot in right.slots}
+        - {slot.path for slots in kept.values() for slot in slots}
+        - {slot.path for slot in right.outgoing}
+    )
+    proof = prove(model, replace(right, **kept))["first"]
+    assert proof.complete is False
+    assert f"each of {path} has entries that act through one of them alone" in proof.problems[-1]
 
 
 def test_a_tap_at_the_wrong_features_is_found() -> None:

@@ -25,7 +25,7 @@ def test_right_units_are_proven_in_both_modes() -> None:
     assert proof.proven
     assert proof.problems == []
     assert proof.modes == ("evaluation", "training")
-    assert (proof.exclusive, proof.tapped, proof.interchangeable) == (True, True, True)
+    assert (proof.exclusive, proof.complete, proof.tapped) == (True, True, True)
 
 
 def test_one_unit_is_proven() -> None:
@@ -33,7 +33,7 @@ def test_one_unit_is_proven() -> None:
     group = UnitGroup("0", 1, (slot(model, "0.weight"),), (), (slot(model, "2.weight", 1),), None)
     (proof,) = prove(model, group)
     assert proof.proven
-    assert proof.interchangeable is None
+    assert proof.complete is None
 
 
 def test_an_empty_map_has_no_proofs() -> None:

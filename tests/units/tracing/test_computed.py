@@ -37,7 +37,7 @@ def with_weight(change) -> nn.Sequential:
 def found(model: nn.Module, inputs: Tensor = X) -> UnitMap:
     """Return the units, proven."""
     units = discover_units(model, inputs)
-    proofs = verify_units(model, inputs, units, samples=1)
+    proofs = verify_units(model, inputs, units)
     assert not proofs.failed, proofs.summary()
     return units
 

@@ -47,7 +47,7 @@ def check(model: Model, kind: str) -> None:
         f"it is recurrent ({kind}): its units feed themselves, which no law covers",
         "Leave it alone: the layers before and after it can have units",
     )
-    proofs = verify_units(model, X, units, samples=1)
+    proofs = verify_units(model, X, units)
     assert not proofs.failed, proofs.summary()
 
 

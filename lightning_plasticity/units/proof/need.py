@@ -1,0 +1,89 @@
+"""Whether units matter, and whether each of their outgoing slots does: by derivatives, else by changing the slots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+from lightning_plasticity.units.group import UnitGroup
+from lightning_plasticity.units.proof.comparison import as_real, difference
+from lightning_plasticity.units.proof.effects import effects, largest
+from lightning_plasticity.units.proof.laws import redraw
+from lightning_plasticity.units.proof.sandbox import Sandbox
+from lightning_plasticity.units.slot import Slot
+
+_SCALES = (1.0, 10.0)
+_TRIED = 6
+
+
+def unneeded(
+    box: Sandbox, groups: Sequence[UnitGroup], modes: Sequence[bool]
+) -> tuple[list[UnitGroup], dict[str, list[Slot]]]:
+    """Return the groups that do not matter, and for each group the outgoing slots that do not read its units.
+
+    One backward pass gives the derivative of the output with respect to every entry of every slot. Where one is not
+    zero, the output depends on the entry; and since outgoing entries do nothing while the unit is silent (exclusivity),
+    an outgoing slot on which the output depends reads the units. Where all are zero (a dead unit, a step function, a
+    model that cannot be differentiated), the slots are changed and the model is run. A slot may be read in one mode
+    only, such as that of an auxiliary head; that is enough.
+
+    Args:
+        box: The model.
+        groups: The groups.
+        modes: The modes to try, ``training`` or not.
+
+    Returns:
+        The groups, and the slots by name of the group.
+    """
+    idle, vain = list(groups), {group.name: list(group.outgoing) for group in groups}
+    for training in modes:
+        if idle or any(vain.values()):
+            box.training = training
+            act = _acting(box, [*chain.from_iterable(group.slots for group in groups)])
+            idle = [group for group in idle if not any(id(slot) in act for slot in group.incoming + group.norms)]
+            vain = {name: [slot for slot in slots if id(slot) not in act] for name, slots in vain.items()}
+    for training in modes:
+        box.training = training
+        idle = [group for group in idle if not _is_sensitive(box, group)]
+        vain = {group.name: [slot for slot in vain[group.name] if not _is_needed(box, group, slot)] for group in groups}
+    box.training = False
+    return idle, vain
+
+
+def _acting(box: Sandbox, slots: Sequence[Slot]) -> set[int]:
+    """Return the ``id`` of all slots of which some entry changes the output, to first order."""
+    found, listener = largest(slots)
+    differentiable = effects(box, listener)
+    return {slot for slot, effect in found.items() if effect > box.tolerance} if differentiable else set()
+
+
+def _is_sensitive(box: Sandbox, group: UnitGroup) -> bool:
+    """Return whether redrawn units change the output, with everything in place; several are tried: some are dead."""
+    before = box.run()
+    for attempt in range(2 * _TRIED):
+        with box.edited():
+            redraw(box, [(group, box.choose(group.size, 2))], _SCALES[attempt % 2])
+            if difference(before, box.run()) > box.tolerance:
+                return True
+    return False
+
+
+def _is_needed(box: Sandbox, group: UnitGroup, slot: Slot) -> bool:
+    """Return whether it depends on the numbers of units how the output changes as their ``slot`` becomes zero.
+
+    The other slots stay in place, since what the slot reads may act only together with them, like a query with its key.
+    """
+    for attempt in range(_TRIED):
+        units = box.choose(group.size, 1 + attempt)
+        runs = []
+        for redrawn in (False, True):
+            with box.edited():
+                redraw(box, [(group, units)] if redrawn else [], _SCALES[attempt % 2])
+                runs.append(box.run())
+                box.fill([slot], units, 0.0)
+                runs.append(box.run())
+        quads = zip(*(map(as_real, run) for run in runs), strict=True)
+        moved = [one + ((d - c) - (b - a)) for one, (a, b, c, d) in zip(map(as_real, runs[0]), quads, strict=True)]
+        if difference(runs[0], moved) > box.tolerance:
+            return True
+    return False

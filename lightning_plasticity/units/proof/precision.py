@@ -1,0 +1,61 @@
+"""Keep a run in one precision, whatever the model, its constants and its inputs were made in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map
+
+
+class Promotion(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Promote a float32 batch, weight or constant where it is used; make no cast to less precision.
+
+    Weights may so be stored in single precision and yet be computed with in double precision, one at a time.
+
+    Args:
+        dtype: The precision.
+    """
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._dtype = dtype
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.ops.aten._to_copy.default and args[0].dtype == self._dtype and _is_float(kwargs.get("dtype")):
+            kwargs = {**kwargs, "dtype": self._dtype}
+        floats = {tensor.dtype for tensor in _tensor_arguments(args, kwargs) if tensor.is_floating_point()}
+        if len(floats) < 2:
+            return func(*args, **kwargs)
+        written = [
+            a for a, s in zip(args, func._schema.arguments, strict=False) if s.alias_info and s.alias_info.is_write
+        ]
+        targets = [a.dtype for a in written if isinstance(a, Tensor) and a.is_floating_point()] or list(floats)
+        dtype = max(targets, key=lambda candidate: candidate.itemsize)
+
+        def promote(leaf: Any) -> Any:
+            lower = isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dtype != dtype
+            return leaf.to(dtype) if lower and not any(leaf is w for w in written) else leaf
+
+        args, kwargs = tree_map(promote, (args, kwargs))
+        return func(*args, **kwargs)
+
+
+def _tensor_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
+    """Return the tensors among the arguments of an operation.
+
+    Yields:
+        The tensors; they are never nested deeper than in one list.
+    """
+    for argument in (*args, *kwargs.values()):
+        for item in argument if isinstance(argument, (list, tuple)) else (argument,):
+            if isinstance(item, Tensor):
+                yield item
+
+
+def _is_float(dtype: torch.dtype | None) -> bool:
+    return dtype is not None and dtype.is_floating_point
