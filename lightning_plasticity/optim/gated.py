@@ -130,17 +130,20 @@ class GatedOptimizer(Optimizer, ABC):
     def _collect(self, group: dict[str, Any]) -> list[Treated]:
         """Return the parameters of a group that have a gradient, with their state one step older."""
         settings = Perturbation(**{name: group[name] for name in _SETTINGS})
-        treated = []
+        extra, treated = self.extra_state(), []
         for i, parameter in enumerate(group["params"]):
-            if parameter.grad is None or parameter.numel() == 0:
+            gradient = parameter.grad
+            if gradient is None or parameter.numel() == 0:
                 continue
-            refuse(parameter, f"parameter {i} of a group", type(self).__name__)
+            if gradient.is_sparse:
+                refuse(parameter, f"parameter {i} of a group", type(self).__name__)
             state = self.state[parameter] or self._start(parameter, group)
             state["step"] += 1
             weight = gathered(group["decay_rate"], state["step"], capturable=group["capturable"])
-            gradient = -parameter.grad if group["maximize"] else parameter.grad
-            tensors = {"weight": parameter.detach(), "gradient": gradient}
-            tensors |= {name: state[name] for name in ("utility", *self.extra_state())}
+            gradient = -gradient if group["maximize"] else gradient
+            tensors = {"weight": parameter.detach(), "gradient": gradient, "utility": state["utility"]}
+            for name in extra:
+                tensors[name] = state[name]
             if self.curvature is not None and group["gated"]:
                 diagonal = self.curvature.take(parameter)
                 tensors["curvature"] = -diagonal if group["maximize"] else diagonal

@@ -102,9 +102,16 @@ def divisors(blocks: Iterable[Block]) -> Divisors:
         settings = block.settings
         found = [torch.maximum(high, -low) if settings.scaling == "abs" else high for low, high in pairs]
         if settings.correction == "paper":
-            found = list(torch._foreach_div(found, block.corrections))
+            found = _corrected(found, block.corrections)
         tops.setdefault((settings.scaling, settings.correction), []).extend(found)
     return Divisors({key: _positive_maximum(values) for key, values in tops.items()})
+
+
+def _corrected(tops: list[Tensor], corrections: list[Any]) -> list[Tensor]:
+    """Return quotients whose largest one is that of all; one quotient only where all divisors are one number."""
+    if isinstance(corrections[0], float) and corrections.count(corrections[0]) == len(corrections):
+        return [torch.stack(tops).amax() / corrections[0]]
+    return list(torch._foreach_div(tops, corrections))
 
 
 def _positive_maximum(values: Sequence[Tensor]) -> Tensor:

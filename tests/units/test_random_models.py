@@ -31,7 +31,7 @@ def layers_left_out(model: nn.Module, unit_map: UnitMap) -> list[str]:
 
 
 @settings(
-    max_examples=int(WANTED or 25),
+    max_examples=int(WANTED or 12),
     deadline=None,
     derandomize=WANTED is None,
     database=None,

@@ -39,7 +39,9 @@ def test_a_model_is_left_as_it_was_found(name):
     assert_equal(snapshot(model), before)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", ["convnet", "dropout", "lstm", "transformer_encoder_layer", "gan_in_a_lightning_module"]
+)
 def test_a_model_that_fails_on_the_way_is_left_as_it_was_found(name):
     model, inputs = used(name)
 
