@@ -19,8 +19,9 @@ from lightning_plasticity.units.discover import Residual, discover_units
 from lightning_plasticity.units.group import Tap, UnitGroup
 from lightning_plasticity.units.proof.report import UnitProof, UnitProofs
 from lightning_plasticity.units.proof.verify import verify_units
+from lightning_plasticity.units.skipped import Skipped
 from lightning_plasticity.units.slot import Slot, SlotKind
-from lightning_plasticity.units.unit_map import Skipped, UnitMap
+from lightning_plasticity.units.unit_map import UnitMap
 from lightning_plasticity.units.writing import write
 
 __all__ = [

@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Container, Iterable, Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from lightning_plasticity.units.unit_map import Skipped
+from lightning_plasticity.units.skipped import Skipped
 
 _WIDTH = 120
 _ALIKE = 3  # from this many names that differ in their numbers only, one pattern stands for them

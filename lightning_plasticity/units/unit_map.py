@@ -15,23 +15,9 @@ from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError
 from lightning_plasticity.units.binding import Bound
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.naming import modules_by_name, parameter_shapes, tensor_at
+from lightning_plasticity.units.skipped import Skipped
 from lightning_plasticity.units.slot import Slot
 from lightning_plasticity.units.table import aligned, skipped_lines, together
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """A layer whose units are left alone.
-
-    Args:
-        layer: Dotted name of the layer.
-        reason: Why its units cannot be treated.
-        remedy: What would help; empty if nothing would.
-    """
-
-    layer: str
-    reason: str
-    remedy: str = ""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

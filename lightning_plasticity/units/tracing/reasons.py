@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from lightning_plasticity.units.group import UnitGroup
+from lightning_plasticity.units.skipped import Skipped
 from lightning_plasticity.units.tracing.sources import Source
 from lightning_plasticity.units.tracing.verdict import Verdict
-from lightning_plasticity.units.unit_map import Skipped
 
 _REMEDIES = {
     "frozen": "Set requires_grad=True on it to have its units treated",
