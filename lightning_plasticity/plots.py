@@ -100,7 +100,8 @@ def plot_layers(log: Log, metric: str = "dormant_unit_ratio", *, label: str = ""
 
     Args:
         log: The log of one run, see :func:`read_log`.
-        metric: The metric, as :class:`~lightning_plasticity.callbacks.PlasticityMonitor` names it.
+        metric: The metric, as :class:`~lightning_plasticity.callbacks.PlasticityMonitor` names it, or another value
+            that is logged per layer, such as ``"mature_fraction"``.
         label: Label of the colours; default: ``metric`` in words.
         ax: Axes to draw into; default: new ones.
 
@@ -110,20 +111,20 @@ def plot_layers(log: Log, metric: str = "dormant_unit_ratio", *, label: str = ""
     Raises:
         InvalidArgumentError: If the log holds no layer of the metric.
     """
-    prefix = f"plasticity/{metric}/"
-    layers = [n.removeprefix(prefix) for n in log if n.startswith(prefix)]
-    layers = [layer for layer in layers if layer not in {"mean", "min", "max"}]
-    if not layers:
+    parts = {name: name.split("/", 2) for name in log if name.count("/") > 1}
+    parts = {name: each for name, each in parts.items() if each[2] not in {"mean", "min", "max"}}
+    names = {layer: name for name, (_, logged, layer) in parts.items() if logged == metric}
+    if not names:
         raise InvalidArgumentError(
-            f"a log without {prefix}<layer>",
-            f"one of {sorted({n.split('/')[1] for n in log if '/' in n})}",
+            f"a log without a layer of {metric!r}",
+            f"one of {sorted({logged for _, logged, _ in parts.values()})}",
             "Correct `metric`",
         )
-    layers.sort(key=_natural)
-    steps = sorted({step for layer in layers for step in log[prefix + layer][0]})
+    layers = sorted(names, key=_natural)
+    steps = sorted({step for name in names.values() for step in log[name][0]})
     grid = torch.full((len(layers), len(steps)), torch.nan)
     for row, layer in enumerate(layers):
-        for step, value in zip(*log[prefix + layer], strict=True):
+        for step, value in zip(*log[names[layer]], strict=True):
             grid[row, steps.index(step)] = value
     ax = _axes(ax)
     top = 1.0 if metric.endswith(("_ratio", "_fraction", "_share")) else None

@@ -95,8 +95,13 @@ def test_a_value_that_was_not_logged_is_refused():
 
 
 def test_a_metric_that_was_not_logged_is_refused():
-    with pytest.raises(InvalidArgumentError, match=r"plasticity/stable_rank/<layer>.*\['effective_rank'\]"):
-        plots.plot_layers({"plasticity/effective_rank/a": ([0], [1.0])}, "stable_rank")
+    with pytest.raises(InvalidArgumentError, match=r"a layer of 'stable_rank'.*\['effective_rank'\]"):
+        plots.plot_layers({"plasticity/effective_rank/a": ([0], [1.0]), "loss": ([0], [1.0])}, "stable_rank")
+
+
+def test_other_values_per_layer_are_drawn_too():
+    log = {f"unit_replacement/replaced/{layer}": ([0, 5], [1.0, layer]) for layer in (0, 2)}
+    assert plots.plot_layers(log, "replaced").collections[0].get_array().tolist() == [[1.0, 0.0], [1.0, 2.0]]
 
 
 def test_no_spectra_are_refused():

@@ -13,6 +13,7 @@ from typing_extensions import override
 from lightning_plasticity.callbacks.example import find_units, has_example
 from lightning_plasticity.callbacks.experience import experience_ends, stream_of
 from lightning_plasticity.callbacks.monitoring.arguments import (
+    check_aggregates,
     check_metrics,
     check_numbers,
     check_periods,
@@ -109,6 +110,7 @@ class PlasticityMonitor(pl.Callback):
         if batches is None:
             batches = min(10, every_n_steps or 10)
         self.every_n_steps, self.epoch_ends, self.experience_ends = every_n_steps, epoch_ends, experience_ends
+        check_aggregates(aggregate)
         self.metrics = named_metrics(metrics)
         self.batches, self.probe, self.max_samples = batches, probe, max_samples
         self.layers, self.include, self.exclude = layers, include, exclude

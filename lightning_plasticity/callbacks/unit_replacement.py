@@ -14,7 +14,7 @@ from lightning_plasticity.callbacks.example import check_example, find_units, ha
 from lightning_plasticity.callbacks.guards import check_optimizers, check_trainer
 from lightning_plasticity.callbacks.steps import logged_step
 from lightning_plasticity.replacement import Method, ReplacementEvent, UnitReplacer
-from lightning_plasticity.replacement.refusals import treatable
+from lightning_plasticity.replacement.refusals import checked_method, treatable
 
 
 class UnitReplacement(pl.Callback):
@@ -65,7 +65,7 @@ class UnitReplacement(pl.Callback):
         seed: int | None = None,
         record_events: bool = False,
     ) -> None:
-        self.method, self.overrides = method, dict(overrides or {})
+        self.method, self.overrides = checked_method(method), dict(overrides or {})
         self.include, self.exclude = include, exclude
         self.example_input, self.seed, self.record_events = example_input, seed, record_events
         self.replacer: UnitReplacer | None = None

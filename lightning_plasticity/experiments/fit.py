@@ -7,6 +7,7 @@ from pathlib import Path
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities import rank_zero_warn
 from typing_extensions import override
 
 from lightning_plasticity.callbacks.experience import experience_ends
@@ -78,4 +79,9 @@ def fit_resumable(
         reload_dataloaders_every_n_epochs=1,  # experiences may differ in length
     )
     trainer.fit(module, datamodule=stream, ckpt_path=last if last.exists() else None)
+    if not last.exists():
+        rank_zero_warn(
+            f"max_steps={max_steps} ended the run before its first experience of {len(stream.train_dataloader())} "
+            "batches an epoch did; there is nothing to resume or to measure yet. Raise `max_steps`."
+        )
     return trainer

@@ -38,6 +38,27 @@ def checked_method(method: Method) -> Method:
     return method
 
 
+def checked_groups(units: UnitMap | Sequence[UnitGroup]) -> tuple[UnitGroup, ...]:
+    """Return the groups of ``units``, unless they point elsewhere than into the model as it is.
+
+    Args:
+        units: What was passed as units.
+
+    Raises:
+        InvalidArgumentError: If they are no unit groups, but a model, say.
+        StateMismatchError: If a map was unpickled and not bound again, or a layer of it was exchanged.
+    """
+    if isinstance(units, UnitMap):
+        units.check_bound()
+    elif not (isinstance(units, Sequence) and all(isinstance(group, UnitGroup) for group in units)):
+        raise InvalidArgumentError(
+            f"units of type {type(units).__name__}",
+            "a UnitMap, or a sequence of its groups",
+            "Find them with `discover_units(model, example_inputs)`",
+        )
+    return tuple(units)
+
+
 def owner_of(group: UnitGroup, optimizers: Sequence[Optimizer]) -> int | None:
     """Return the position of the optimizer that trains the first incoming weight of a group; None if there is none."""
     parameter = group.incoming[0].tensor

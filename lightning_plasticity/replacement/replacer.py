@@ -26,7 +26,7 @@ from lightning_plasticity.replacement.observability import plan
 from lightning_plasticity.replacement.observation import Observation
 from lightning_plasticity.replacement.optimizer.memory import OptimizerMemory
 from lightning_plasticity.replacement.overrides import method_per_group
-from lightning_plasticity.replacement.refusals import check_groups, checked_method, owner_of
+from lightning_plasticity.replacement.refusals import check_groups, checked_groups, checked_method, owner_of
 from lightning_plasticity.replacement.state import check_state, group_problems, same_groups
 from lightning_plasticity.replacement.treatment import Treatment
 from lightning_plasticity.units import Skipped, UnitGroup, UnitMap
@@ -62,7 +62,9 @@ class UnitReplacer:
             replacement.
 
     Raises:
-        InvalidArgumentError: If ``method`` is none, or an override matches no group or measures something else.
+        InvalidArgumentError: If ``method`` or ``units`` are none, or an override matches no group or measures something
+            else.
+        StateMismatchError: If ``units`` point to layers that are no longer part of their model.
         UnsupportedModelError: If no group can be treated.
         UnsupportedOptimizerError: If an optimizer keeps its memory in a form that cannot be addressed.
 
@@ -90,7 +92,7 @@ class UnitReplacer:
         seed: int | None = None,
     ) -> None:
         self.method, self._statistics = checked_method(method), method.statistics
-        self.groups = tuple(units)
+        self.groups = checked_groups(units)
         self.methods = method_per_group(self.groups, method, overrides or {})
         self.use(optimizer)
         self.memory = Memory(self.groups, method.fields())

@@ -19,6 +19,8 @@ from lightning_plasticity.streams.experiences import ExperienceSamples
 from lightning_plasticity.streams.loader import Batching, ExperienceLoader, check_same_length
 from lightning_plasticity.streams.randomness import derived_generator
 
+_DEFAULT_EPOCHS = 1000  # what Lightning takes when it is told nothing
+
 
 class StreamDataModule(pl.LightningDataModule):
     """Feed the experiences of a stream, one after the other, to one ``Trainer.fit``.
@@ -96,6 +98,10 @@ class StreamDataModule(pl.LightningDataModule):
             self._batching,
             self._device if preload else None,
         )
+
+    @override
+    def __str__(self) -> str:  # Lightning's own asks every loader of a stream at once
+        return f"{type(self).__name__}({self.num_experiences} experiences of {self.epochs_per_experience} epochs)"
 
     @property
     def num_experiences(self) -> int:
@@ -231,7 +237,8 @@ def _check_epochs(trainer: pl.Trainer, stream: StreamDataModule) -> None:
     remedy = "Pass `Trainer(max_epochs=datamodule.num_epochs)`"
     endless = epochs == -1 and trainer.max_steps == -1
     if endless or epochs > stream.num_epochs:
-        raise InvalidArgumentError(f"{found}, perhaps by default", f"at most {length}", remedy)
+        default = ", perhaps by default" if epochs == _DEFAULT_EPOCHS else ""
+        raise InvalidArgumentError(f"{found}{default}", f"at most {length}", remedy)
     if 0 <= epochs < stream.num_epochs and trainer.max_steps == -1:
         rank_zero_warn(
             f"{found} ends before the stream, which needs {length}. {remedy}, or a shorter stream, such as "

@@ -31,7 +31,7 @@ class Bound:
                 raise StateMismatchError(
                     f"{self!r}, which was unpickled and points into no model",
                     "units that are bound to a model",
-                    "Bind the whole map: `unit_map = unit_map.update(model)`",
+                    "Bind the whole map: `units = units.update(model)`",
                 )
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 

@@ -60,7 +60,7 @@ def discover_units(
         The groups in the order in which the model computes them, and the layers left out, each with the reason.
 
     Raises:
-        InvalidArgumentError: If ``residual`` is neither of its values.
+        InvalidArgumentError: If ``residual`` is neither of its values, or ``example_inputs`` are none.
         UnsupportedModelError: If the model cannot be run on the example.
 
     Example:
@@ -134,5 +134,11 @@ def _forward(model: nn.Module, example: Any) -> Callable[[], Any]:
         return lambda: model(*example)
     if isinstance(example, dict):
         return lambda: model(**example)
+    if not callable(example):
+        raise InvalidArgumentError(
+            f"example_inputs of type {type(example).__name__}",
+            "a tensor, a tuple of arguments, a dict of keyword arguments, or a function that runs the model",
+            "Convert arrays with `torch.as_tensor`, and lists of arguments with `tuple`",
+        )
     callable_example: Callable[[], Any] = example
     return callable_example

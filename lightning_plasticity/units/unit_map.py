@@ -82,6 +82,21 @@ class UnitMap(Bound):
         total = sum(math.prod(shape) for shape in self.shapes.values())
         return sum(map(_owned_entries, slots.values())) / total if total else 0.0
 
+    def check_bound(self) -> None:
+        """Refuse a map that points into no model, or into layers that its model no longer has.
+
+        Raises:
+            StateMismatchError: If the map was unpickled and not bound yet, or a layer was exchanged.
+        """
+        modules = set(self.model.modules())
+        gone = {slot.path for group in self.groups for slot in group.slots if slot.module not in modules}
+        if gone:
+            raise StateMismatchError(
+                f"units that point to {sorted(gone)} of a layer which is no longer part of the model",
+                "units of the model as it is",
+                "Bind them again: `units = units.update(model)`",
+            )
+
     def update(self, model: nn.Module) -> UnitMap:
         """Return the same groups, under the same names, bound to ``model``, which nothing is run on.
 

@@ -388,6 +388,12 @@ def test_a_model_with_nothing_to_watch_is_refused(tmp_path):
     [
         ({"metrics": ["rang"]}, r"metric 'rang'.*'effective_rank'.*`metrics`"),
         ({"metrics": ["EffectiveRank"]}, r"metric 'EffectiveRank'.*Did you mean 'effective_rank'\?"),
+        ({"metrics": "effective_rank"}, r"metrics='effective_rank'.*Put a single one in a list"),
+        ({"metrics": [EffectiveRank]}, r"metrics=\[.*EffectiveRank.*rather than the class"),
+        ({"metrics": {"rank": "effective_rank"}}, r"metrics=\{'rank'.*a list of names"),
+        ({"metrics": []}, r"metrics=\[\].*a list of names"),
+        ({"aggregate": "mean"}, r"aggregate='mean'.*Pass a tuple"),
+        ({"aggregate": ("median",)}, r"aggregate=\('median',\).*'mean', 'min' and 'max'"),
         ({"every_n_steps": 0}, r"every_n_steps=0.*at least 1"),
         ({"batches": 0}, r"batches=0.*at least 1"),
         ({"max_samples": 0}, r"max_samples=0.*at least 1"),

@@ -195,6 +195,12 @@ def test_a_callback_in_place_of_a_method_is_refused():
         UnitReplacer(object(), discover_units(model, torch.randn(2, 6)), sgd(model))
 
 
+def test_a_model_in_place_of_its_units_is_refused():
+    model = mlp()
+    with pytest.raises(InvalidArgumentError, match=r"units of type Sequential.*a UnitMap.*discover_units"):
+        UnitReplacer(continual_backprop(), model, sgd(model))
+
+
 def test_frozen_layers_are_refused_by_name():
     model = mlp()
     units = discover_units(model, torch.randn(2, 6))

@@ -179,6 +179,16 @@ def test_a_trainer_that_outlasts_the_stream_is_refused(stream, trainer, recorder
         trainer(max_epochs=epochs).fit(recorder(datamodule), datamodule=datamodule)
 
 
+def test_the_number_that_lightning_takes_by_itself_is_called_so(stream, trainer, recorder):
+    datamodule = StreamDataModule(stream(4, 4))
+    with pytest.raises(InvalidArgumentError, match=r"max_epochs=1000\)`, perhaps by default"):
+        trainer(max_epochs=1000).fit(recorder(datamodule), datamodule=datamodule)
+
+
+def test_a_stream_can_be_printed(stream):
+    assert str(StreamDataModule(stream(4, 4), epochs_per_experience=3)) == "StreamDataModule(2 experiences of 3 epochs)"
+
+
 def test_a_trainer_that_leaves_experiences_out_is_warned_of(stream, trainer, recorder):
     datamodule = StreamDataModule(stream(4, 4), epochs_per_experience=3, batch_size=4)
     with pytest.warns(UserWarning, match=r"max_epochs=5\)` ends before the stream, which needs 6: 2 experiences of 3"):

@@ -71,7 +71,7 @@ def test_unpickled_parts_can_be_printed_and_read(model):
 )
 def test_what_was_unpickled_points_nowhere_and_says_how_to_bind_it(model, use):
     units = pickle.loads(pickle.dumps(model.units))  # noqa: S301
-    with pytest.raises(StateMismatchError, match=r"unpickled and points into no model.*unit_map\.update\(model\)"):
+    with pytest.raises(StateMismatchError, match=r"unpickled and points into no model.*units\.update\(model\)"):
         use(units)
 
 

@@ -10,8 +10,9 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_plasticity import UnitMap, discover_units
+from lightning_plasticity import UnitMap, UnitReplacer, discover_units, verify_units
 from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError
+from lightning_plasticity.methods import continual_backprop
 
 
 def chain(*widths):
@@ -177,6 +178,21 @@ def test_a_layer_may_be_exchanged_for_one_of_the_same_shape(model, units):
     updated = units.update(model)
     assert updated["2"].incoming[0].tensor is model[2].weight
     assert updated["0"].outgoing[0].tensor is model[2].weight
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda model, units: units.check_bound(),
+        lambda model, units: verify_units(model, torch.randn(3, 4), units),
+        lambda model, units: UnitReplacer(continual_backprop(), units, torch.optim.SGD(model.parameters())),
+    ],
+    ids=["check", "proof", "engine"],
+)
+def test_a_map_that_points_to_a_layer_that_was_exchanged_is_refused(model, units, use):
+    model[4] = nn.Linear(5, 7)
+    with pytest.raises(StateMismatchError, match=r"\['4.weight'\].*no longer part of the model.*units = units.update"):
+        use(model, units)
 
 
 def test_a_layer_that_no_longer_fits_is_an_error_that_names_it(model, units):

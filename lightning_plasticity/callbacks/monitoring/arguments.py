@@ -35,11 +35,19 @@ def named_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric]) -> dic
         Metrics by the name under which they are logged.
 
     Raises:
-        InvalidArgumentError: If a name is unknown or stands for two metrics.
+        InvalidArgumentError: If there is none, or something else, or a name is unknown or stands for two metrics.
     """
-    known = available_metrics()
+    values = metrics.values() if isinstance(metrics, Mapping) else metrics
+    kinds = (Metric,) if isinstance(metrics, Mapping) else (str, Metric)
+    if isinstance(metrics, str) or not values or not all(isinstance(each, kinds) for each in values):
+        raise InvalidArgumentError(
+            f"metrics={metrics!r}",
+            "a list of names, such as ['effective_rank'], or of metrics",
+            "Put a single one in a list, and pass `EffectiveRank()` rather than the class",
+        )
     if isinstance(metrics, Mapping):
         return dict(metrics)
+    known = available_metrics()
     named: dict[str, Metric] = {}
     for metric in metrics:
         if isinstance(metric, str) and metric not in known:
@@ -57,6 +65,21 @@ def named_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric]) -> dic
 
 def _snake_case(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def check_aggregates(aggregate: Sequence[str]) -> None:
+    """Refuse aggregates over layers that there are not.
+
+    Args:
+        aggregate: The argument.
+
+    Raises:
+        InvalidArgumentError: If it is a single word, or holds another word than ``"mean"``, ``"min"`` and ``"max"``.
+    """
+    if isinstance(aggregate, str) or not set(aggregate) <= {"mean", "min", "max"}:
+        raise InvalidArgumentError(
+            f"aggregate={aggregate!r}", "some of 'mean', 'min' and 'max'", "Pass a tuple, such as `('mean', 'max')`"
+        )
 
 
 def check_numbers(**numbers: int | None) -> None:

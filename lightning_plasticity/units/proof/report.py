@@ -70,6 +70,9 @@ class UnitProofs:
     proofs: tuple[UnitProof, ...]
     runs: int
 
+    def __str__(self) -> str:
+        return self.summary()
+
     def __iter__(self) -> Iterator[UnitProof]:
         return iter(self.proofs)
 

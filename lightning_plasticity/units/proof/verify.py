@@ -78,6 +78,7 @@ def verify_units(
         One proof per group.
 
     Raises:
+        StateMismatchError: If ``unit_map`` is not bound to a model, or a layer of it was exchanged.
         UnsupportedModelError: If the model cannot run on the example in evaluation mode, returns no tensor, or returns
             something else in a second run with the same weights and random numbers.
 
@@ -92,6 +93,7 @@ def verify_units(
         reader is needed; exclusive: the readers read nothing else; complete: nothing that writes them was forgotten;
         tapped: the tap shows them, each at its place; -: neither shown nor refuted
     """
+    unit_map.check_bound()
     with sandbox(model, example_inputs, dtype=dtype, seed=seed) as box:
         try:
             before, again = box.run(), box.run()
