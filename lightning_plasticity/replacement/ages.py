@@ -25,7 +25,7 @@ class Ages:
 
     def __init__(self, size: int) -> None:
         self.step, self.carry, self.replaced = 0, 0.0, 0
-        self.born = torch.zeros(size, dtype=torch.int64)
+        self.born = torch.zeros(size, dtype=torch.int64, device="cpu")
         self._threshold, self._mature, self._next = -1, 0, 0
 
     @property
@@ -61,9 +61,9 @@ class Ages:
     def state_dict(self) -> dict[str, Tensor]:
         """Return the ages as plain tensors."""
         return {
-            "step": torch.tensor(self.step),
-            "carry": torch.tensor(self.carry, dtype=torch.float64),
-            "replaced": torch.tensor(self.replaced),
+            "step": torch.tensor(self.step, device="cpu"),
+            "carry": torch.tensor(self.carry, dtype=torch.float64, device="cpu"),
+            "replaced": torch.tensor(self.replaced, device="cpu"),
             "born": self.born.clone(),
         }
 

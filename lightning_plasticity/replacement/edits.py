@@ -121,7 +121,7 @@ class RedrawIncoming:
                 slot.assign(units, slot.neutral)
 
     def _distribution(self, slot: Slot) -> Tensor:
-        rows = slot.gather(torch.arange(slot.size)).flatten(1)
+        rows = slot.gather(torch.arange(slot.size, device="cpu")).flatten(1)
         fan_in, fan_out = _fans(slot.tensor)
         if self.initializer is not None and slot.kind == "weight":
             return distribution_of(self.initializer, fan_in, fan_out, self.gain)
@@ -143,7 +143,7 @@ class RewindIncoming:
 
     def prepare(self, group: UnitGroup) -> State:
         """Return a copy of the first values."""
-        return {key: slot.gather(torch.arange(slot.size)) for key, slot in _written(group).items()}
+        return {key: slot.gather(torch.arange(slot.size, device="cpu")) for key, slot in _written(group).items()}
 
     def __call__(self, replacement: Replacement) -> None:
         """Write the first values back."""
@@ -185,7 +185,7 @@ class CloneBest:
         for slot in _written(replacement.group).values():
             source = slot.gather(best)
             shape = (len(replacement.units), *source.shape[1:])
-            noise = torch.randn(shape, dtype=torch.float64, generator=replacement.generator)
+            noise = torch.randn(shape, dtype=torch.float64, generator=replacement.generator, device="cpu")
             size = source.detach().double().square().mean().sqrt() * self.noise_std
             slot.assign(replacement.units, source + noise.to(source.device) * size)
 

@@ -93,10 +93,11 @@ def draw(distribution: Tensor, shape: tuple[int, ...], generator: torch.Generato
     """
     family, scale, location = (float(each) for each in distribution.tolist())
     if family == Family.CONSTANT:
-        return torch.full(shape, location, dtype=torch.float64)
+        return torch.full(shape, location, dtype=torch.float64, device="cpu")
     if family == Family.UNIFORM:
-        return torch.empty(shape, dtype=torch.float64).uniform_(-1, 1, generator=generator).mul_(scale).add_(location)
-    normal = torch.randn(shape, dtype=torch.float64, generator=generator)
+        uniform = torch.empty(shape, dtype=torch.float64, device="cpu").uniform_(-1, 1, generator=generator)
+        return uniform.mul_(scale).add_(location)
+    normal = torch.randn(shape, dtype=torch.float64, generator=generator, device="cpu")
     if family == Family.NORMAL:
         return normal * scale + location
     length = normal.flatten(1).norm(dim=1).clamp_min(torch.finfo(torch.float64).tiny)
@@ -156,7 +157,7 @@ def check_initializer(name: str) -> None:
 
 
 def _distribution(family: Family, scale: float, location: float = 0.0) -> Tensor:
-    return torch.tensor([float(family), scale, location], dtype=torch.float64)
+    return torch.tensor([float(family), scale, location], dtype=torch.float64, device="cpu")
 
 
 def _of_deviation(family: Family, std: float, location: float = 0.0) -> Tensor:
@@ -218,5 +219,5 @@ def _sphere_radius(rows: Tensor, tolerance: float) -> float | None:
     if not bool(mean > 0) or not torch.allclose(lengths, mean.expand_as(lengths), rtol=tolerance):
         return None
     some = vectors[:64] / mean
-    orthogonal = torch.allclose(some @ some.T, torch.eye(len(some), dtype=some.dtype), atol=tolerance)
+    orthogonal = torch.allclose(some @ some.T, torch.eye(len(some), dtype=some.dtype, device="cpu"), atol=tolerance)
     return math.sqrt(rows.square().sum().item() / len(rows)) if orthogonal else None

@@ -73,7 +73,7 @@ def score_scalars(group: UnitGroup, score: Tensor) -> dict[str, float]:
     finite = score[score.isfinite()].double()
     if not len(finite):
         return {}
-    points = torch.tensor(list(QUANTILES.values()), dtype=torch.float64)
+    points = torch.tensor(list(QUANTILES.values()), dtype=torch.float64, device="cpu")
     values = torch.quantile(finite, points).tolist()
     return {f"{name}/{group.name}": value for name, value in zip(QUANTILES, values, strict=True)}
 

@@ -105,4 +105,4 @@ class _Reader:
 def _scratch(weights: list[Tensor]) -> Tensor:
     """Memory in which the largest of the weights is treated whole, or in pieces of at least a row."""
     sizes = [min(weight.numel(), max(CACHED, weight[0].numel())) for weight in weights if weight.is_cpu]
-    return torch.empty(max(sizes, default=0), dtype=weights[0].dtype)
+    return torch.empty(max(sizes, default=0), dtype=weights[0].dtype, device="cpu")

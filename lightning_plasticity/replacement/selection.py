@@ -125,7 +125,7 @@ class BernoulliLowestMature:
         expected = self.replacement_rate * ages.mature_count(self.maturity_threshold)
         if not expected:
             return 0
-        return math.floor(expected + float(torch.rand((), dtype=torch.float64, generator=generator)))
+        return math.floor(expected + float(torch.rand((), dtype=torch.float64, generator=generator, device="cpu")))
 
     def choose(self, score: Tensor, due: int, ages: Ages, generator: torch.Generator) -> Tensor:
         """Return the ``due`` mature units of lowest score; ties go to the older unit, then to the lower index."""
@@ -197,7 +197,7 @@ class RandomMature:
     def choose(self, score: Tensor, due: int, ages: Ages, generator: torch.Generator) -> Tensor:
         """Return ``due`` mature units; the score is not looked at."""
         mature = ages.mature_units(self.maturity_threshold)
-        return mature[torch.randperm(len(mature), generator=generator)[:due]]
+        return mature[torch.randperm(len(mature), generator=generator, device="cpu")[:due]]
 
 
 def _accrue(ages: Ages, replacement_rate: float, maturity_threshold: int) -> int:

@@ -46,7 +46,7 @@ class Reading:
         self.tap = tap
         self._index = tap.index.to(device)
         flat = tap.index.flatten().cpu()
-        self._in_order = torch.equal(flat, torch.arange(flat.numel()))
+        self._in_order = torch.equal(flat, torch.arange(flat.numel(), device="cpu"))
 
     def sum(self, values: Tensor) -> Tensor:
         """Return the sum of ``values``, shaped like the activation, over the samples: per feature, ``[U, K]``."""

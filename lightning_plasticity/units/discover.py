@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, TypeAlias, get_args
 
+import torch
 from torch import Tensor, nn
 
 from lightning_plasticity.errors import InvalidArgumentError
@@ -76,15 +78,18 @@ def discover_units(
         )
     check_model(model)
     names = module_names(model)
+    default = torch.get_default_device()
     forward = _forward(unwrapped(model), example_inputs)
-    with untouched(model):
-        verdict = _settled(model, forward, names, through_norms)
-    found = with_unique_names(verdict.groups())
-    uncertain = branching(verdict, found)
-    certain = [group for group in found if group.name not in uncertain]
-    groups = [group for group in certain if residual == "group" or not group.residual]
-    streams = [group for group in certain if group not in groups]
-    return UnitMap(model, tuple(groups), (*left_out(verdict, groups, streams), *uncertain.values()))
+    with _default_device(torch.device("cpu")):
+        with untouched(model):
+            verdict = _settled(model, _on(default, forward), names, through_norms)
+        found = with_unique_names(verdict.groups())
+        uncertain = branching(verdict, found)
+        certain = [group for group in found if group.name not in uncertain]
+        groups = [group for group in certain if residual == "group" or not group.residual]
+        streams = [group for group in certain if group not in groups]
+        skipped = (*left_out(verdict, groups, streams), *uncertain.values())
+    return UnitMap(model, tuple(groups), skipped)
 
 
 def _settled(model: nn.Module, forward: Callable[[], Any], names: dict[nn.Module, str], through_norms: bool) -> Verdict:
@@ -105,6 +110,21 @@ def _settled(model: nn.Module, forward: Callable[[], Any], names: dict[nn.Module
             break
         labels.switch_off(guilty)
     return verdict
+
+
+def _default_device(device: torch.device) -> AbstractContextManager[Any]:
+    """New tensors are made on ``device``; what is remembered of units is on the host."""
+    return nullcontext() if device == torch.get_default_device() else device
+
+
+def _on(default: torch.device, forward: Callable[[], Any]) -> Callable[[], Any]:
+    """The model itself runs with the default device that the user has set."""
+
+    def run() -> Any:
+        with _default_device(default):
+            return forward()
+
+    return run
 
 
 def _forward(model: nn.Module, example: Any) -> Callable[[], Any]:

@@ -75,7 +75,7 @@ class Slot(Bound):
         """Note the shape of the tensor, and whether the units lie in one dimension in order: that needs no table."""
         flat = self.index[0].flatten()
         object.__setattr__(self, "total_features", flat.numel())
-        in_order = len(self.dims) == 1 and torch.equal(flat.cpu(), torch.arange(flat.numel()))
+        in_order = len(self.dims) == 1 and torch.equal(flat.cpu(), torch.arange(flat.numel(), device="cpu"))
         object.__setattr__(self, "_in_order", in_order)
         object.__setattr__(self, "found_in", tuple(self.tensor.shape))
 
@@ -144,12 +144,12 @@ class Slot(Bound):
         dims = tuple(dim % len(shape) for dim in self.dims)
         strides = [math.prod(shape[dim + 1 :]) for dim in range(len(shape))]
         units = units.cpu()
-        positions = torch.zeros(len(units), self.features, dtype=torch.int64)
+        positions = torch.zeros(len(units), self.features, dtype=torch.int64, device="cpu")
         for dim, table in zip(dims, self.index, strict=True):
             positions += table.cpu()[units] * strides[dim]
         for dim in range(len(shape)):
             if dim not in dims:
-                positions = positions[..., None] + torch.arange(shape[dim]) * strides[dim]
+                positions = positions[..., None] + torch.arange(shape[dim], device="cpu") * strides[dim]
         return positions.flatten()
 
     def shape_of(self, units: Tensor) -> tuple[int, ...]:

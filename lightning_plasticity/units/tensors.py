@@ -36,7 +36,7 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
 def to_generic_position(value: Tensor, generator: torch.Generator) -> None:
     """Move weights slightly, and redraw those that are (nearly) zero, so that no zero hides a path."""
     fan = math.prod(value.shape[1:]) if value.ndim > 1 else 100
-    noise = torch.randn(value.shape, generator=generator, dtype=torch.float64).to(value)
+    noise = torch.randn(value.shape, generator=generator, dtype=torch.float64, device="cpu").to(value)
     size = value.square().mean().sqrt() if value.numel() else 0.0
     if size * math.sqrt(fan) < 1e-2:
         value.copy_((noise + 0.5 * noise.sign()) / math.sqrt(fan))

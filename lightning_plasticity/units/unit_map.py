@@ -194,9 +194,9 @@ class UnitMap(Bound):
 
 def _owned_entries(slots: Sequence[Slot]) -> int:
     """Return how many entries of one tensor some unit owns; all ``slots`` lie in it."""
-    owned = torch.zeros(slots[0].found_in, dtype=torch.bool)
+    owned = torch.zeros(slots[0].found_in, dtype=torch.bool, device="cpu")
     for slot in slots:
-        slot.assign(torch.arange(slot.size), 1.0, tensor=owned)
+        slot.assign(torch.arange(slot.size, device="cpu"), 1.0, tensor=owned)
     return int(owned.sum())
 
 

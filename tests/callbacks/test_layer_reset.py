@@ -43,6 +43,15 @@ def test_the_head_is_redrawn_at_every_change_of_experience_and_nothing_else():
     assert not torch.equal(module.at_start[2]["3.weight"], module.at_start[4]["3.weight"])
 
 
+def test_a_head_that_was_reset_is_the_same_parameter_and_goes_on_learning():
+    module, end = Network(), AtEnd()
+    before = [id(parameter) for parameter in module.parameters()]
+    fit(module, LayerReset("net.3", seed=1), end)
+    assert [id(parameter) for parameter in module.parameters()] == before
+    for epoch in (2, 4):
+        assert changed(module.at_start[epoch], end.tensors[epoch]) >= set(HEAD)
+
+
 def test_a_first_reset_and_an_initializer_give_a_head_of_zeros():
     def zero(layer):
         for parameter in layer.parameters(recurse=False):

@@ -59,6 +59,25 @@ def test_a_method_replaces_units_and_keeps_the_network_finite(make, bias):
 
 
 @each
+def test_a_method_makes_the_optimizer_forget_the_units_it_replaces_and_no_others(make):
+    torch.manual_seed(0)
+    model = mlp(4, 12, 12, 2)
+    optimizer, remembered = torch.optim.Adam(model.parameters(), lr=0.05), []
+    with UnitReplacer(make(**EAGER[make.__name__]), groups_of(model, 4), optimizer, seed=0) as replacer:
+        layers = {group.name: group.incoming[0].tensor for group in replacer.groups}
+
+        def look(event):
+            state, replaced = optimizer.state[layers[event.group]], torch.zeros(12, dtype=torch.bool)
+            replaced[list(event.units)] = True
+            assert all(state[key][replaced].eq(0).all() for key in ("exp_avg", "exp_avg_sq"))
+            remembered.extend(state["exp_avg_sq"][~replaced].abs().sum(1).tolist())
+
+        replacer.listeners.append(look)
+        train(model, optimizer, torch.randn(40, 4, 4, dtype=torch.float64), target=lambda x: x[:, :2].sin())
+    assert max(remembered) > 0
+
+
+@each
 def test_a_method_with_named_initialiser_and_optimizer_policy_hands_them_on(make):
     rule = make(initializer="orthogonal", optimizer_state="keep")
     assert rule.edits[0].initializer == "orthogonal"

@@ -79,13 +79,25 @@ def test_redrawn_weights_of_a_grouped_convolution_stay_within_the_bound_of_its_o
     assert model[0].bias.eq(0).all()
 
 
-def test_a_named_initialiser_is_that_of_torch_nn_init():
+@pytest.mark.parametrize("kind", ["linear", "convolution"])
+@pytest.mark.parametrize("name", ["kaiming_normal", "kaiming_uniform", "xavier_normal", "xavier_uniform"])
+def test_a_named_initialiser_is_that_of_torch_nn_init_for_linear_layers_and_convolutions(name, kind):
     torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(50, 400), nn.ReLU(), nn.Linear(400, 2))
-    (group,) = groups_of(model, 50)
-    apply(RedrawIncoming("kaiming_normal"), group, list(range(400)))
-    expected = nn.init.kaiming_normal_(torch.empty(400, 50), nonlinearity="relu")
+    if kind == "linear":
+        model, shape = nn.Sequential(nn.Linear(50, 400), nn.ReLU(), nn.Linear(400, 2)), (50,)
+    else:
+        model, shape = nn.Sequential(nn.Conv2d(5, 400, 3), nn.ReLU(), nn.Conv2d(400, 2, 1)), (5, 4, 4)
+    (group,) = groups_of(model, *shape)
+    gain = 2**0.5 if name.startswith("kaiming") else 1.0
+    apply(RedrawIncoming(name, gain=gain), group, list(range(400)))
+    expected = getattr(nn.init, f"{name}_")(torch.empty_like(model[0].weight), **_relu(name))
     assert model[0].weight.std().item() == pytest.approx(expected.std().item(), rel=0.03)
+    if name.endswith("uniform"):
+        assert model[0].weight.abs().max().item() == pytest.approx(expected.abs().max().item(), rel=0.01)
+
+
+def _relu(name):
+    return {"nonlinearity": "relu"} if name.startswith("kaiming") else {}
 
 
 def test_rewinding_returns_the_first_incoming_weights_and_biases_bit_for_bit():

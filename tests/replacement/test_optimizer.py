@@ -97,6 +97,31 @@ def test_memory_of_replaced_units_starts_afresh_and_no_other_changes(name):
     assert checked > 0 or name in {"sgd", "adafactor"}
 
 
+@pytest.mark.parametrize("name", ["momentum", "amsgrad", "nadam", "rmsprop"])
+def test_all_memory_of_a_channel_its_norm_and_its_columns_behind_a_flatten_is_forgotten_alike(name):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(2, 4, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(16, 3)
+    model = nn.Sequential(*layers).double()
+    (group,) = discover_units(model, torch.randn(2, 2, 3, 3, dtype=torch.float64))
+    optimizer = OPTIMIZERS[name](list(model.parameters()))
+    memory = OptimizerMemory(optimizer, "fresh")
+    for _ in range(3):
+        step(model, optimizer, memory, constant=True)
+    before = copy.deepcopy({p: optimizer.state[tensor] for p, tensor in model.named_parameters()})
+    memory.forget(group, torch.tensor([2]))
+    masks = entries(list(group.slots), torch.tensor([2]))
+    assert {path: int(masks[path].sum()) for path in ("0.weight", "0.bias", "1.weight", "1.bias", "4.weight")} == {
+        "0.weight": 8, "0.bias": 1, "1.weight": 1, "1.bias": 1, "4.weight": 12
+    }  # fmt: skip
+    for path, parameter in model.named_parameters():
+        mask = masks.get(path, torch.zeros_like(parameter, dtype=torch.bool))
+        for key, value in optimizer.state[parameter].items():
+            if value.shape == parameter.shape:
+                assert value[mask].eq(0).all(), (path, key)
+                assert before[path][key][mask].ne(0).all(), (path, key)
+                assert torch.equal(value[~mask], before[path][key][~mask]), (path, key)
+
+
 class Foreign(torch.optim.Optimizer):
     """An optimizer that nobody knows, with one memory per element and one that is not."""
 

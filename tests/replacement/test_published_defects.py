@@ -22,6 +22,7 @@ from lightning_plasticity.replacement import (
     UnitReplacer,
     ZeroOutgoing,
 )
+from lightning_plasticity.units import discover_units
 
 EVERY = AtMost(2.0, 2)  # with scores by lot: every unit, in the third step
 EDITS = (RedrawIncoming(), ZeroOutgoing(), ResetNorms())
@@ -215,3 +216,107 @@ def test_a_restored_engine_edits_the_model_that_trains():
         replacer.load_state_dict(state)
         train(resumed, other, [X])
     assert resumed[2].weight.eq(0).all()
+
+
+def test_a_resumed_run_draws_as_the_layer_was_first_drawn_and_not_as_its_trained_weights_are_spread():
+    torch.manual_seed(0)
+    model = mlp(4, 6, 2)
+    rule, optimizer = method(EVERY, *EDITS), torch.optim.SGD(model.parameters(), lr=0.0)
+    with UnitReplacer(rule, groups_of(model, 4), optimizer, seed=0) as replacer:
+        state = replacer.state_dict()
+    with torch.no_grad():
+        model[0].weight *= 100.0
+    with UnitReplacer(rule, groups_of(model, 4), optimizer, seed=0) as replacer:
+        replacer.load_state_dict(state)
+        train(model, optimizer, [X] * 3)
+    assert replacer.ages[0].replaced == 6
+    assert model[0].weight.abs().max() <= 0.5  # of 4 inputs
+
+
+def test_layers_are_not_compared_with_each_other():
+    torch.manual_seed(0)
+    model = mlp(4, 10, 10, 2)
+    with torch.no_grad():
+        model[4].weight *= 1e6  # every unit of the second layer is worth more than any of the first
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    with UnitReplacer(continual_backprop(0.1, 1), groups_of(model, 4), optimizer, seed=0) as replacer:
+        train(model, optimizer, [X] * 6)
+    assert [ages.replaced for ages in replacer.ages] == [4, 4]
+
+
+def test_attaching_twice_replaces_no_more_units_than_attaching_once():
+    torch.manual_seed(0)
+    model = mlp(4, 10, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    with UnitReplacer(method(LowestMature(0.1, 0), *EDITS), groups_of(model, 4), optimizer, seed=0) as replacer:
+        replacer.attach()
+        train(model, optimizer, [X] * 5)
+    assert (replacer.ages[0].step, replacer.ages[0].replaced) == (5, 5)
+    train(model, optimizer, [X] * 5)
+    assert replacer.ages[0].step == 5
+
+
+def test_a_unit_whose_weights_moments_and_utility_are_broken_is_the_first_to_go_and_works_again():
+    torch.manual_seed(0)
+    model = mlp(4, 6, 2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    chosen = []
+    with UnitReplacer(continual_backprop(0.17, 3), groups_of(model, 4), optimizer, seed=0) as replacer:
+        replacer.listeners.append(lambda event: chosen.append(event.units))
+        train(model, optimizer, [X] * 3)
+        state = optimizer.state
+        for tensor in (state[model[0].weight]["exp_avg"], replacer.memory.parts[0]["utility"]):
+            tensor[2] = float("nan")
+        state[model[2].weight]["exp_avg"][:, 2] = float("inf")
+        train(model, optimizer, [X])
+        assert chosen == [(2,)]
+        train(model, optimizer, [X] * 5)
+    assert all(parameter.isfinite().all() for parameter in model.parameters())
+    assert all(value.isfinite().all() for state in optimizer.state.values() for value in state.values())
+    assert replacer.memory.parts[0]["utility"].isfinite().all()
+    assert model[2].weight[:, 2].ne(0).all()
+
+
+class Residual(nn.Module):
+    """A stream of 6 channels that two blocks add to, the second behind a projection, and a head."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.inner, self.outer = nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(5, 6)
+        self.downsample, self.inside, self.outside = nn.Linear(6, 7), nn.Linear(6, 5), nn.Linear(5, 7)
+        self.head = nn.Linear(7, 2)
+
+    def forward(self, x):
+        x = self.stem(x).relu()
+        x = (x + self.outer(self.inner(x).relu())).relu()
+        return self.head((self.downsample(x) + self.outside(self.inside(x).relu())).relu())
+
+
+def test_only_units_with_no_reader_besides_the_zeroed_ones_are_replaced_so_skips_are_left_alone():
+    torch.manual_seed(0)
+    model = Residual().double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    before = copy.deepcopy(model)
+    with UnitReplacer(method(EVERY, *EDITS), groups_of(model, 4), optimizer, seed=0) as replacer:
+        train(model, optimizer, [X] * 3)
+    assert [group.name for group in replacer.groups] == ["inner", "downsample", "inside"]  # the sum, read by the head
+    assert [ages.replaced for ages in replacer.ages] == [5, 7, 5]
+    assert torch.equal(model.stem.weight, before.stem.weight)
+    assert torch.equal(model.outer.bias, before.outer.bias)
+    assert model.outer.weight.eq(0).all()
+    assert model.head.weight.eq(0).all()
+
+
+def test_a_residual_stream_is_one_set_of_units_and_every_reader_forgets_a_replaced_one():
+    torch.manual_seed(0)
+    model = Residual().double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    units = discover_units(model, X, residual="group").select(include=["stem"])
+    with UnitReplacer(continual_backprop(0.5, 1), units, optimizer, seed=0) as replacer:
+        train(model, optimizer, [X] * 2)
+    replaced = replacer.ages[0].age == 0
+    assert int(replaced.sum()) == replacer.ages[0].replaced == 3
+    assert all(layer.bias[replaced].eq(0).all() for layer in (model.stem, model.outer))
+    for reader in (model.inner, model.inside, model.downsample):
+        assert reader.weight[:, replaced].eq(0).all()
+        assert reader.weight[:, ~replaced].ne(0).all()

@@ -63,6 +63,12 @@ def test_a_unit_is_mature_when_its_age_exceeds_the_threshold_strictly(kind):
 
 
 @pytest.mark.parametrize("kind", COUNTING)
+def test_what_is_due_is_a_fraction_of_the_mature_units_and_not_of_all(kind):
+    selection, ages, generator = kind(0.5, 5), aged(6, 2, 9, 1, 0, 3), torch.Generator().manual_seed(0)
+    assert [selection.due(ages, generator) for _ in range(50)] == [1] * 50
+
+
+@pytest.mark.parametrize("kind", COUNTING)
 def test_no_more_units_are_due_than_are_mature(kind):
     assert sorted(choose(kind(1.0, 5), [0.0] * 4, aged(6, 2, 9, 1))) == [0, 2]
 

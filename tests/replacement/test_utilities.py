@@ -129,6 +129,36 @@ def test_a_running_utility_forgets_what_a_unit_did_long_ago(make):
     torch.testing.assert_close(scores(replacer), scores(fresh), rtol=1e-6, atol=0)
 
 
+@name
+def test_the_order_of_the_samples_in_a_batch_does_not_matter(make):
+    torch.manual_seed(0)
+    model, x = mlp(4, 5, 2), batches()
+    shuffled = x.new_empty(x.shape)
+    for batch, other in zip(x, shuffled, strict=True):
+        other.copy_(batch[torch.randperm(len(batch))])
+    in_order = watched(copy.deepcopy(model), make(), x)
+    torch.testing.assert_close(scores(watched(model, make(), shuffled)), scores(in_order), rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("features", [1, 4])
+def test_the_running_contribution_is_a_mean_of_products_and_not_a_product_of_means(features):
+    # The unit is read weakly while it is loud, and strongly while it is quiet.
+    writer = nn.Linear(4, 2) if features == 1 else nn.Conv2d(1, 2, 1)
+    model = nn.Sequential(writer, nn.ReLU(), nn.Flatten(), nn.Linear(2 * features, 2)).double()
+    shape = (4,) if features == 1 else (1, 2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
+    rule = method(NEVER, utility=Contribution(0.5))
+    x = torch.ones(3, *shape, dtype=torch.float64)
+    with UnitReplacer(rule, groups_of(model, *shape), optimizer, seed=0) as replacer:
+        for loudness, weight in ((8.0, 0.25), (2.0, 3.0)):
+            with torch.no_grad():
+                writer.weight.zero_()
+                writer.bias.fill_(loudness)
+                model[3].weight.fill_(weight)
+            train(model, optimizer, [x])
+    assert scores(replacer).tolist() == pytest.approx([(0.25 * 8.0 * 0.25 + 0.5 * 2.0 * 3.0) / 0.75] * 2, rel=1e-12)
+
+
 @trace
 @pytest.mark.parametrize("decay_rate", [-0.1, 1.0, float("nan")])
 def test_a_decay_outside_of_its_range_is_refused(make, decay_rate):

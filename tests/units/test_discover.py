@@ -109,3 +109,36 @@ def test_an_error_outside_of_all_layers_says_so():
 
     with pytest.raises(UnsupportedModelError, match=r"in evaluation mode, outside of its layers: KeyError: 'x'"):
         discover_units(Residual(), fail)
+
+
+def test_readers_are_found_by_what_is_computed_and_not_by_the_order_in_which_layers_are_listed():
+    class Backwards(nn.Module):
+        """Layers of one size, listed from the last to the first, and one that is never used."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.last, self.unused, self.middle, self.first = (nn.Linear(5, 5) for _ in range(4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.middle(self.first(x).relu()).relu())
+
+    units = discover_units(Backwards(), torch.randn(3, 5))
+    readers = {group.name: [slot.path for slot in group.outgoing] for group in units}
+    assert readers == {"first": ["middle.weight"], "middle": ["last.weight"]}
+    assert {"last", "unused"} <= {skip.layer for skip in units.skipped}
+
+
+@pytest.mark.parametrize("default", ["cpu", "meta"])
+def test_the_model_runs_with_the_default_device_of_the_user(default):
+    found = []
+
+    class Asking(Residual):
+        def forward(self, x: Tensor) -> Tensor:
+            found.append(torch.zeros(()).device.type)
+            return super().forward(x)
+
+    model, x = Asking(), torch.randn(3, 4)
+    with torch.device(default):
+        assert names(discover_units(model, x)) == ["inner"]
+        assert torch.zeros(()).device.type == default
+    assert set(found) == {default}

@@ -40,7 +40,7 @@ class _Young:
     born: Tensor  # count of updates at birth, [M]
     updates: int = 0  # of the parameter, since its first young entry
     index: tuple[Tensor, ...] = ()
-    births: Tensor = field(default_factory=lambda: torch.empty(0))
+    births: Tensor = field(default_factory=lambda: torch.empty(0, device="cpu"))
     previous: Tensor | None = None  # first moment after the last step, [M]
 
     def keep(self, chosen: Tensor) -> None:
@@ -88,7 +88,7 @@ class YoungEntries:
             parameter = slot.tensor
             if not self.optimizer.state.get(parameter):
                 continue  # never stepped: all of its entries are young together
-            empty = torch.empty(0, dtype=torch.int64)
+            empty = torch.empty(0, dtype=torch.int64, device="cpu")
             young = self._of(parameter) or self._young.setdefault(slot.path, _Young(parameter, empty, empty))
             positions = slot.positions(units)
             young.keep(~torch.isin(young.positions, positions))
@@ -192,7 +192,11 @@ class YoungEntries:
     def state_dict(self) -> dict[str, Any]:
         """Return which entries are young and since when, as plain tensors by name of the parameter."""
         return {
-            path: {"positions": y.positions.clone(), "born": y.born.clone(), "updates": torch.tensor(y.updates)}
+            path: {
+                "positions": y.positions.clone(),
+                "born": y.born.clone(),
+                "updates": torch.tensor(y.updates, device="cpu"),
+            }
             for path, y in self._young.items()
         }
 

@@ -103,7 +103,7 @@ class Random:
 
     def score(self, state: State, group: UnitGroup, age: Tensor, generator: torch.Generator) -> Tensor:
         """Return uniform numbers in ``[0, 1)``, on the host."""
-        return torch.rand(group.size, dtype=torch.float64, generator=generator)
+        return torch.rand(group.size, dtype=torch.float64, generator=generator, device="cpu")
 
 
 def adaptation(group: UnitGroup) -> Tensor:
