@@ -122,7 +122,7 @@ def proof(model: nn.Module, inputs: Any, unit_map: Any) -> dict[str, Any]:
     start = time.process_time()
     proofs = verify_units(model, inputs, unit_map)
     return {
-        "proven": f"{len(proofs) - len(proofs.failed)}/{len(proofs)}",
+        "proven": f"{sum(proof.proven for proof in proofs)}/{len(proofs)}",
         "runs": proofs.runs,
         "proof_s": round(time.process_time() - start, 1),
         "problems": [f"{proof.group}: {problem}" for proof in proofs for problem in proof.problems],

@@ -121,7 +121,7 @@ def self_contained(box: Sandbox, group: UnitGroup, units: Tensor) -> bool | None
         units: Units of it.
 
     Returns:
-        Whether nothing but the units is read; None without a tap, and where no two units could be compared.
+        Whether nothing but the units is read; None without a tap, and for a single unit with several outgoing slots.
     """
     if group.tap is None:
         return None
@@ -132,12 +132,14 @@ def self_contained(box: Sandbox, group: UnitGroup, units: Tensor) -> bool | None
     with box.shaken(), box.edited():
         silence(box, chosen)
         (after,) = _activations(box, chosen, frozen.replay()).values()
-    if all(not seen[:, units].any() for seen in before):
-        return False  # they are silent, so it is not their own constant that the outgoing slots add
+    if len(group.outgoing) == 1 and all(not seen[:, units].any() for seen in before):
+        return False  # the only reader sees zeros, so it is not a constant of the units that it adds
     constant = not moved_units(before, after, box.tolerance)[units].any()
     if not constant and not all(is_one_number(seen[:, units], box.tolerance) for seen in after):
         return False
-    return len(group.outgoing) == 1 or any(_are_read_alike(box, group) for _ in range(_PAIRS)) or None
+    if len(group.outgoing) == 1:
+        return True
+    return None if group.size == 1 else any(_are_read_alike(box, group) for _ in range(_PAIRS))
 
 
 def _are_read_alike(box: Sandbox, group: UnitGroup) -> bool:

@@ -51,6 +51,12 @@ class UnitProof:
         units = self.independent and self.sensitive and self.minimal and self.exclusive is True
         return units and self.complete is not False and self.tapped is not False
 
+    @property
+    def refuted(self) -> bool:
+        """Whether some law does not hold."""
+        laws = (self.independent, self.sensitive, self.minimal, self.exclusive, self.complete, self.tapped)
+        return any(law is False for law in laws)
+
     def refute(self, law: str, problem: str, verdict: bool | None = False) -> None:
         """Note that a law does not hold, or (None) that it could not be shown."""
         if getattr(self, law) is not False:
@@ -84,8 +90,8 @@ class UnitProofs:
 
     @property
     def failed(self) -> tuple[UnitProof, ...]:
-        """The proofs in which some law does not hold."""
-        return tuple(proof for proof in self.proofs if not proof.proven)
+        """The proofs in which some law was refuted; one that could neither be shown nor refuted is not among them."""
+        return tuple(proof for proof in self.proofs if proof.refuted)
 
     def summary(self) -> str:
         """Return a table for people: one line per group, what its columns mean, then one line per problem.
