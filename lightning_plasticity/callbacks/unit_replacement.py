@@ -12,7 +12,7 @@ from typing_extensions import override
 
 from lightning_plasticity.callbacks.example import check_example, find_units, has_example
 from lightning_plasticity.callbacks.guards import check_optimizers, check_trainer
-from lightning_plasticity.callbacks.steps import logged_step
+from lightning_plasticity.callbacks.steps import log_to_all
 from lightning_plasticity.replacement import Method, ReplacementEvent, UnitReplacer
 from lightning_plasticity.replacement.refusals import checked_method, treatable
 
@@ -175,9 +175,7 @@ class UnitReplacement(pl.Callback):
         if not trainer.loggers or not period or trainer.global_step // period == self._logged // period:
             return
         self._logged = trainer.global_step
-        values = {f"unit_replacement/{name}": value for name, value in replacer.metrics().items()}
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step=logged_step(trainer))
+        log_to_all(trainer, {f"unit_replacement/{name}": value for name, value in replacer.metrics().items()})
 
     def _detach(self) -> None:
         if self.replacer is not None:

@@ -16,7 +16,7 @@ from lightning_plasticity.callbacks.example import find_units, has_example
 from lightning_plasticity.callbacks.guards import check_trainer
 from lightning_plasticity.callbacks.parameters import choose_parameters
 from lightning_plasticity.callbacks.scaling import scaler_of, will_be_skipped
-from lightning_plasticity.callbacks.steps import logged_step
+from lightning_plasticity.callbacks.steps import log_to_all
 from lightning_plasticity.errors import StateMismatchError
 from lightning_plasticity.optim import HesScale, SampledGaussNewton, UtilityGate
 from lightning_plasticity.optim.ggn import only_loss
@@ -152,9 +152,7 @@ class UPGDPerturbation(pl.Callback):
     ) -> None:
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if trainer.loggers and self.settings.scaling != "none" and trainer.global_step % every == 0:
-            values = self.metrics()
-            for logger in trainer.loggers:
-                logger.log_metrics(values, step=logged_step(trainer))
+            log_to_all(trainer, self.metrics())
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
