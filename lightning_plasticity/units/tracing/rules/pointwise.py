@@ -80,7 +80,7 @@ def fold(labels: Tensor | None, out: Tensor) -> Tensor | None:
 
 @rule("glu")
 def glu(run: Execution, call: Call) -> Labelling:
-    """Multiply one half of the features with a gate made of the other half."""
+    """Multiply one half of the features with a gate made of the other half: its sigmoid, which is not zero at zero."""
     x = call.args[0]
     labels = run.of(x)
     if labels is None:
@@ -89,7 +89,7 @@ def glu(run: Execution, call: Call) -> Labelling:
     if labels.shape[dim] == 1:
         return labels
     first, second = labels.chunk(2, dim)
-    return run.meet(first, second)
+    return run.meet(first, run.labels.shift(second))
 
 
 @rule("copy")

@@ -70,6 +70,14 @@ def test_the_halves_of_a_gated_linear_unit_meet():
     assert torch.equal(bench.labels.find(second), first)
 
 
+def test_foreign_data_under_the_gate_of_a_gated_linear_unit_remains_where_the_unit_is_zero():
+    bench = Bench()
+    unit = bench.data(2, 3)
+    both = bench(torch.cat, [bench.data(2, 3, dims=()), unit], 1)
+    assert (bench.of(bench(F.glu, both)) == FOREIGN).all()
+    assert bench.reasons(unit) == {DILUTED}
+
+
 @pytest.mark.parametrize(("function", "kind"), [(torch.add, "bias"), (torch.mul, "carried")])
 def test_a_parameter_is_a_bias_where_it_is_added_and_carried_elsewhere(function, kind):
     model = nn.Module()
