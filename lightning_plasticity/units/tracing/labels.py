@@ -152,7 +152,7 @@ class Labels:
     def rank(self, ids: Tensor, *, adds: bool) -> Tensor:
         """Return by which of several labels of one unit to call what is made of them: by the highest.
 
-        A row stands before a parameter; a sum is zero only where all of its summands are, a product where one factor is.
+        A row stands before a parameter. A sum is zero where all of its summands are, a product where any factor is.
         """
         return 2 * (~self.soft[ids]).int() + (self.offset[ids] == adds).int()
 

@@ -100,7 +100,9 @@ RIGHT = {
 }  # fmt: skip
 
 GATED = {
-    "by_a_norm_of_the_input": (lambda n, x: n.c(n.a(x) * n.b(x).sigmoid()), (L(5, 5), nn.BatchNorm1d(5), L(5, 3)), "ab"),
+    "by_a_norm_of_the_input": (
+        lambda n, x: n.c(n.a(x) * n.b(x).sigmoid()), (L(5, 5), nn.BatchNorm1d(5), L(5, 3)), "ab",
+    ),
     "by_a_norm_of_a_scaled_input": (
         lambda n, x: n.d(n.a(x) * n.b(n.c(x)).sigmoid()),
         (L(5, 5), nn.BatchNorm1d(5), nn.RMSNorm(5), L(5, 3)), "abc",
