@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_plasticity.errors import UnsupportedModelError
+from lightning_plasticity.units.example import ExampleInputs
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.proof import laws
 from lightning_plasticity.units.proof.comparison import difference
@@ -41,7 +42,7 @@ from lightning_plasticity.units.proof.completeness import incomplete
 from lightning_plasticity.units.proof.laws import Chosen
 from lightning_plasticity.units.proof.need import unneeded
 from lightning_plasticity.units.proof.report import UnitProof, UnitProofs
-from lightning_plasticity.units.proof.sandbox import ExampleInputs, Sandbox, sandbox
+from lightning_plasticity.units.proof.sandbox import Sandbox, sandbox
 from lightning_plasticity.units.unit_map import UnitMap
 
 _BITS = 4
@@ -78,6 +79,7 @@ def verify_units(
         One proof per group.
 
     Raises:
+        InvalidArgumentError: If ``example_inputs`` are none.
         StateMismatchError: If ``unit_map`` is not bound to a model, or a layer of it was exchanged.
         UnsupportedModelError: If the model cannot run on the example in evaluation mode, returns no tensor, or returns
             something else in a second run with the same weights and random numbers.
