@@ -65,12 +65,20 @@ def meet(labels: Labels, a: Tensor | None, b: Tensor | None, manner: Manner = PR
         return b if a is None else a
     if a is b or (a.shape == b.shape and torch.equal(a, b)):
         return a
-    a, b = torch.broadcast_tensors(a, b)  # type: ignore[no-untyped-call]
+    shape = torch.broadcast_shapes(a.shape, b.shape)  # type: ignore[no-untyped-call]
+    for soft, units in ((b, a), (a, b)):
+        if soft.shape == shape and labels.adopt(soft, units):
+            return units.expand(shape)
+    a, b = a.expand(shape), b.expand(shape)
     result = torch.where(a != NOBODY, a, b)
     clash = ((a != NOBODY) & (b != NOBODY)) & (labels.find(a) != labels.find(b))
     if clash.any():
-        codes, inverse = (a[clash] * labels.count + b[clash]).unique(return_inverse=True)
-        result[clash] = _resolve(labels, codes // labels.count, codes % labels.count, manner)[inverse]
+        codes = a[clash] * labels.count + b[clash]
+        if bool((codes[1:] > codes[:-1]).all()):  # as a rule: parameters meet the channels in the order of both
+            result[clash] = _resolve(labels, a[clash], b[clash], manner)
+        else:
+            codes, inverse = codes.unique(return_inverse=True)
+            result[clash] = _resolve(labels, codes // labels.count, codes % labels.count, manner)[inverse]
     return result
 
 

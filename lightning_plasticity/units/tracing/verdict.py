@@ -124,7 +124,7 @@ class Verdict:
         yield from ((source, roles) for source, roles in by_source.items() if len(roles) == 2)
 
     def _check_recurrence(self, source: Source, roles: dict[str, Entry]) -> None:
-        if source.calls > self.run.runs:
+        if source.is_repeated:
             both = self._mask(roles["in"].owners) & self._mask(roles["out"].owners)
             self.decline(both, f"{source.path} feeds its own units and is used several times (recurrent)")
 
