@@ -205,7 +205,8 @@ class Execution:
         return bool(torch.isin(read, written).any())
 
     def _derive(self, weight: Tensor, role: Role, labels: Tensor) -> None:
-        self.derived.append(DerivedUse(weight, role, labels, self.clock, self.runs, self.frames.path, len(self.tape.steps)))
+        end = len(self.tape.steps)
+        self.derived.append(DerivedUse(weight, role, labels, self.clock, self.runs, self.frames.path, end))
 
     def record(self, source: Source, role: Role, along: Orientation, labels: Tensor, time: int) -> None:
         """Note the units of the rows or columns of a weight.

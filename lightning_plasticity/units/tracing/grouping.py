@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from lightning_plasticity.units.tracing.verdict import Entry, Verdict
 
 
+_ROOMS = ("in", "bias", "norm", "out")
+
+
 @dataclass(eq=False)
 class _Group:
     """A group in the making.
@@ -31,9 +34,6 @@ class _Group:
     size: int
     slots: dict[str, list[tuple[Entry, Slot]]] = field(default_factory=lambda: {r: [] for r in _ROOMS})
     tap: Tap | None = None
-
-
-_ROOMS = ("in", "bias", "norm", "out")
 
 
 def groups_of(verdict: Verdict) -> list[UnitGroup]:
@@ -141,7 +141,8 @@ def _by_group(units: Tensor, group_of: Tensor) -> Iterator[tuple[int, Tensor, Te
     present, order = units[where].sort(stable=True)
     groups, counts = group_of[present].unique_consecutive(return_counts=True)  # type: ignore[no-untyped-call]
     parts = counts.tolist()
-    yield from zip(groups.tolist(), present.split(parts), where[order].split(parts), strict=True)
+    split = torch.split_with_sizes
+    yield from zip(groups.tolist(), split(present, parts), split(where[order], parts), strict=True)
 
 
 def _is_even(units: Tensor, group: _Group) -> bool:

@@ -65,7 +65,7 @@ def meet(labels: Labels, a: Tensor | None, b: Tensor | None, manner: Manner = PR
         return b if a is None else a
     if a is b or (a.shape == b.shape and torch.equal(a, b)):
         return a
-    shape = torch.broadcast_shapes(a.shape, b.shape)  # type: ignore[no-untyped-call]
+    shape = tuple(map(max, a.shape, b.shape))
     for soft, units in ((b, a), (a, b)):
         if soft.shape == shape and labels.adopt(soft, units):
             return units.expand(shape)
@@ -77,7 +77,7 @@ def meet(labels: Labels, a: Tensor | None, b: Tensor | None, manner: Manner = PR
         if bool((codes[1:] > codes[:-1]).all()):  # as a rule: parameters meet the channels in the order of both
             result[clash] = _resolve(labels, a[clash], b[clash], manner)
         else:
-            codes, inverse = codes.unique(return_inverse=True)
+            codes, inverse = codes.unique(return_inverse=True)  # type: ignore[no-untyped-call]
             result[clash] = _resolve(labels, codes // labels.count, codes % labels.count, manner)[inverse]
     return result
 

@@ -20,7 +20,6 @@ from lightning_plasticity.units.tracing.labels import Labels
 from lightning_plasticity.units.tracing.shadow import compact, geometry, restrict, storage_key
 
 _LARGEST_ELEMENTWISE = 2**22
-_NONE = torch.empty(0, dtype=torch.long, device="cpu")
 
 Orientation: TypeAlias = frozenset[int]
 
@@ -163,7 +162,7 @@ class Sources:
         self.labels = labels
         self.all: list[Source] = []
         self._at: dict[int, list[Source]] = {}
-        self._rows: dict[object, tuple[Tensor, Tensor]] = {}  # the addresses of known rows, rising, and their labels
+        self._rows: dict[tuple[object, Orientation], tuple[Tensor, Tensor]] = {}
         self._known: dict[object, Tensor] = {}
         seen: set[int] = set()
         for module, path in names.items():
@@ -233,13 +232,20 @@ class Sources:
         )
         if exact not in self._known:
             starts = _starts(view, rows)
-            have, ids = self._rows.get((owner, along), (_NONE, _NONE))
-            missing = starts[~torch.isin(starts, have)].unique()  # type: ignore[no-untyped-call]
-            have, order = torch.cat([have, missing]).sort()
-            ids = torch.cat([ids, self.labels.fresh(len(missing))])[order]
-            self._rows[owner, along] = have, ids
+            have, ids = self._extended((owner, along), starts)
             self._known[exact] = ids[torch.searchsorted(have, starts)]
         return self._known[exact]
+
+    def _extended(self, whose: tuple[object, Orientation], starts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the addresses of all known rows, rising, with their labels; ``starts`` are among them."""
+        missing = starts.unique()  # type: ignore[no-untyped-call]
+        have, ids = self._rows.get(whose, (missing[:0], missing[:0]))
+        missing = missing[~torch.isin(missing, have)] if len(have) else missing
+        if len(missing):
+            have, order = torch.cat([have, missing]).sort()
+            ids = torch.cat([ids, self.labels.fresh(len(missing))])[order]
+            self._rows[whose] = have, ids
+        return have, ids
 
 
 def orientation(source: Source, view: Tensor, dims: list[int]) -> Orientation:
