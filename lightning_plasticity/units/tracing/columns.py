@@ -37,7 +37,7 @@ def mix(labels: Labels, of: Tensor, dims: Sequence[int], why: str, *, statistic:
     roots = labels.find(rows)
     low = torch.where(rows == NOBODY, labels.count, roots).amin(1)
     single = low >= roots.amax(1)
-    result = rows.amax(1)
+    result = _name(labels, rows)
     several = (~single).nonzero()[:, 0]
     if len(several):
         position = torch.arange(len(several))[:, None].expand(-1, rows.shape[1])
@@ -46,6 +46,16 @@ def mix(labels: Labels, of: Tensor, dims: Sequence[int], why: str, *, statistic:
         owned = member != NOBODY
         result[several] = labels.mixtures(len(several), child[owned], member[owned], why, statistic=statistic)
     return result.reshape(shape)
+
+
+def _name(labels: Labels, rows: Tensor) -> Tensor:
+    """Return by which label to call the sum of each row, all labels of which are of one unit."""
+    result = rows.amax(1)
+    uneven = ((rows != result[:, None]) & (rows != NOBODY)).any(1)
+    if uneven.any():
+        keys = rows[uneven] + labels.count * labels.rank(rows[uneven], adds=True) * (rows[uneven] != NOBODY)
+        result[uneven] = keys.amax(1) % labels.count
+    return result
 
 
 def agree(labels: Labels, seen: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ was given up). Three kinds of labels belong to units:
 * a *soft* label is an entry of a parameter that the model uses element-wise (a scale, a slope, a position embedding);
   it joins the unit it meets and never hurts it;
 * a *mixture* is a number that depends on several units at once, such as a mean over channels. It does no harm until
-  it is used.
+  it is used. A mixture of a single unit (or of entries of parameters) and of foreign data is a *blend*: it vanishes not
+  with the unit, so it is no unit; but if all that it does is to scale another unit, it belongs to that one.
 
 Labels that meet one-to-one are *unified* (a union-find says which ids are one unit). A label that cannot be a unit is
 *spoiled*, with the reason. Every label made from others remembers its parents, so that spoiling it spoils exactly
@@ -16,6 +17,8 @@ the labels it came from.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -29,14 +32,14 @@ NOBODY = 0
 FOREIGN = 1
 """The label of data that belongs to no unit; a weight column that reads it can be given to no unit."""
 
-FOREIGN_KIND, MIXTURE, SOFT, HARD = range(4)
+FOREIGN_KIND, BLEND, MIXTURE, SOFT, HARD = range(5)
 
 _ROOM = 2**16
 """For how many labels there is memory at first; it doubles as needed."""
 
 _COLUMNS = (
-    "off", "soft", "mixture", "statistic", "coupled", "summed", "offset", "shifted", "hard_class", "reason", "why",
-    "off_reason", "alone",
+    "off", "soft", "mixture", "statistic", "core", "core_beside", "coupled", "summed", "offset", "shifted",
+    "hard_class", "reason", "why", "off_reason", "alone",
 )  # fmt: skip
 
 
@@ -62,7 +65,9 @@ class Labels:
     def __init__(self) -> None:
         self.count = 2
         self.off, self.soft, self.mixture, self.statistic = (torch.zeros(_ROOM, dtype=torch.bool) for _ in range(4))
-        self.why, self.off_reason = (torch.zeros(_ROOM, dtype=torch.long) for _ in range(2))
+        self.why, self.off_reason, self.core, self.core_beside = (
+            torch.zeros(_ROOM, dtype=torch.long) for _ in range(4)
+        )
         self.reasons = [""]
         self._all_on = True
         self.restart()
@@ -112,8 +117,9 @@ class Labels:
         return ids if self._all_on else torch.where(self.off[ids], FOREIGN, ids)
 
     def kind(self, ids: Tensor) -> Tensor:
-        """Return the kind of each label (none of them nobody): foreign, a mixture, soft or hard."""
-        return (HARD - self.soft[ids].int() - 2 * self.mixture[ids].int()) * (ids != FOREIGN)
+        """Return the kind of each label (none of them nobody): foreign, a blend, another mixture, soft or hard."""
+        lower = self.soft[ids].int() + 2 * self.mixture[ids].int() + (self.core[ids] != NOBODY).int()
+        return (HARD - lower) * (ids != FOREIGN)
 
     def find(self, ids: Tensor) -> Tensor:
         """Return the representative of the unit that each label belongs to, in the shape of ``ids``."""
@@ -158,6 +164,13 @@ class Labels:
             return False
         self.alone[soft], self.alone[root] = False, False
         return True
+
+    def rank(self, ids: Tensor, *, adds: bool) -> Tensor:
+        """Return by which of several labels of one unit to call what is made of them: by the highest.
+
+        A row stands before a parameter. A sum is zero where all of its summands are, a product where any factor is.
+        """
+        return 2 * (~self.soft[ids]).int() + (self.offset[ids] == adds).int()
 
     def child(self, a: Tensor, b: Tensor, *, summed: bool) -> Tensor:
         """Return new labels for numbers that belong to the units ``a[i]`` and ``b[i]``, now one unit.
@@ -205,6 +218,29 @@ class Labels:
         self.why[new] = self._code(why)
         self.edges.append((new[child], member))
         return new
+
+    def blend(self, core: Tensor, made_from: Sequence[Tensor], why: str, beside: Tensor | None = None) -> Tensor:
+        """Return new labels, one per unit, for numbers made from units (or entries of parameters) and foreign data.
+
+        Args:
+            core: A label of what each is a blend of, ``[N]``; of one unit where several are the same.
+            made_from: Labels that take part, each ``[N]``.
+            why: The reason for which they are spoiled if the blend is used.
+            beside: A label of a second unit that takes part as ``core`` does, ``[N]``.
+
+        Returns:
+            Blends, ``[N]``.
+        """
+        parts = self.find(core) if beside is None else self.find(core) * self.count + self.find(beside)
+        roots, which = parts.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+        new = self.fresh(len(roots), mixture=True)
+        self.why[new] = self._code(why)
+        for chosen in (self.soft[core], ~self.soft[core]):  # a row, if there is one, stands for what joins it
+            self.core[new[which[chosen]]] = core[chosen]
+        if beside is not None:
+            self.core_beside[new[which]] = beside
+        self.edges.append((new[which].repeat(len(made_from)), torch.cat([*made_from])))
+        return new[which]
 
     def members(self, mixtures: Tensor) -> Tensor:
         """Return the labels that are not mixtures themselves among all ancestors of ``mixtures``, ``[M]``."""

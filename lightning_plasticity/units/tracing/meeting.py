@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from lightning_plasticity.units.tracing.labels import (
+    BLEND,
     FOREIGN,
     FOREIGN_KIND,
     HARD,
@@ -71,7 +72,12 @@ def meet(labels: Labels, a: Tensor | None, b: Tensor | None, manner: Manner = PR
             return units.expand(shape)
     a, b = a.expand(shape), b.expand(shape)
     result = torch.where(a != NOBODY, a, b)
-    clash = ((a != NOBODY) & (b != NOBODY)) & (labels.find(a) != labels.find(b))
+    differ = (a != b) & (a != NOBODY) & (b != NOBODY)
+    if not differ.any():
+        return result
+    clash = differ & (labels.find(a) != labels.find(b))
+    named_by_b = differ & ~clash & (labels.rank(b, adds=manner.adds) > labels.rank(a, adds=manner.adds))
+    result = torch.where(named_by_b, b, result)
     if clash.any():
         codes = a[clash] * labels.count + b[clash]
         if bool((codes[1:] > codes[:-1]).all()):  # as a rule: parameters meet the channels in the order of both
@@ -86,7 +92,7 @@ def _resolve(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
     """Return the label of what comes out where the distinct pairs ``(p[i], q[i])``, of different units, meet."""
     kind_p, kind_q = labels.kind(p), labels.kind(q)
     p, q = torch.where(kind_p < kind_q, p, q), torch.where(kind_p < kind_q, q, p)
-    pair = 4 * torch.minimum(kind_p, kind_q) + torch.maximum(kind_p, kind_q)
+    pair = _KINDS * torch.minimum(kind_p, kind_q) + torch.maximum(kind_p, kind_q)
     first = int(pair[0])
     if bool((pair == first).all()):
         return _MEETINGS[first](labels, p, q, manner)
@@ -98,19 +104,13 @@ def _resolve(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
     return result
 
 
-def _lost(labels: Labels, units: Tensor) -> Tensor:
-    """Give up units to which something else is added; return the labels of the sums."""
-    labels.spoil(units, DILUTED)
-    return torch.full_like(units, FOREIGN)
-
-
 def _beside_foreign(labels: Labels, units: Tensor, manner: Manner) -> Tensor:
     """Return the labels of units combined with something foreign: it remains in a sum, or if a gate opens at zero."""
     lost = labels.offset[units] | manner.adds
     if not lost.any():
         return units
     result = units.clone()
-    result[lost] = _lost(labels, units[lost])
+    result[lost] = labels.blend(units[lost], [units[lost]], DILUTED)
     return result
 
 
@@ -118,14 +118,16 @@ def _hard_and_hard(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tens
     """Unify units that meet one-to-one. One that meets many is context: in a product it loses, a sum is lost."""
     rp, rq = labels.find(p), labels.find(q)
     many_p, many_q = several(rp, rq), several(rq, rp)
-    labels.spoil(p[many_p], CONTEXT)
-    labels.spoil(q[many_q], CONTEXT)
-    many = many_p | many_q
+    many, both = many_p | many_q, many_p & many_q
+    labels.spoil(p[many_p & (~both | manner.adds)], CONTEXT)
+    labels.spoil(q[many_q & (~both | manner.adds)], CONTEXT)
     if manner.adds:
         result = torch.full_like(p, FOREIGN)
-        _lost(labels, torch.cat([p[many], q[many]]))
+        labels.spoil(torch.cat([p[many], q[many]]), DILUTED)
     else:
-        result = torch.where(many_p, torch.where(many_q, FOREIGN, q), p)
+        result = torch.where(many_p, q, p)
+        if both.any():  # what they scale next tells which of the two is context
+            result[both] = labels.blend(p[both], [p[both], q[both]], CONTEXT, q[both])
     if not many.all():
         result[~many] = labels.child(p[~many], q[~many], summed=manner.adds)
     return result
@@ -142,7 +144,7 @@ def _soft_and_hard(labels: Labels, soft: Tensor, hard: Tensor, manner: Manner) -
     if not manner.adds or bool((root == root[0]).all()):  # one number for all is a part of the activation function
         return hard
     result = hard.clone()
-    result[~joins] = _lost(labels, hard[~joins])
+    result[~joins] = labels.blend(hard[~joins], [hard[~joins]], DILUTED)
     return result
 
 
@@ -191,7 +193,9 @@ def _foreign_and_mixture(labels: Labels, other: Tensor, mixture: Tensor, manner:
 
 
 def _foreign_and_soft(labels: Labels, other: Tensor, soft: Tensor, manner: Manner) -> Tensor:
-    """Drop the parameter: what it acts on is no unit."""
+    """Blend: what the parameter acts on is no unit, but may come to scale one. A large table is dropped, it is slow."""
+    if len(soft) <= _MOST_BLENDS:
+        return labels.blend(soft, [soft], CONTEXT)
     labels.spoil(soft, CONTEXT)
     return other
 
@@ -201,18 +205,90 @@ def _foreign_and_hard(labels: Labels, other: Tensor, unit: Tensor, manner: Manne
     return _beside_foreign(labels, unit, manner)
 
 
+def _foreign_and_blend(labels: Labels, other: Tensor, blend: Tensor, manner: Manner) -> Tensor:
+    """Leave the blend: it has something foreign in it already."""
+    return blend
+
+
+def _blend_and_blend(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
+    """Blend further what meets one-to-one."""
+    rp, rq = labels.find(labels.core[p]), labels.find(labels.core[q])
+    return _blended(labels, p, q, labels.core[p], labels.core[q], several(rp, rq) | several(rq, rp))
+
+
+def _blend_and_soft(labels: Labels, blend: Tensor, soft: Tensor, manner: Manner) -> Tensor:
+    """Let the parameter take part, if it acts on this blend only."""
+    root, other = labels.find(labels.core[blend]), labels.find(soft)
+    elsewhere = labels.hard_class[other] & (root != other)
+    return _blended(labels, blend, soft, labels.core[blend], soft, several(other, root) | elsewhere)
+
+
+def _blended(labels: Labels, p: Tensor, q: Tensor, core_p: Tensor, core_q: Tensor, torn: Tensor) -> Tensor:
+    """Return blends of both, and their cores unified, except where they are torn apart: these are used up."""
+    labels.spoil(torch.cat([p[torn], q[torn]]), CONTEXT)
+    result = torch.full_like(p, FOREIGN)
+    p, q, core_p, core_q = p[~torn], q[~torn], core_p[~torn], core_q[~torn]
+    if len(p):
+        labels.unify(core_p, core_q)
+        result[~torn] = labels.blend(torch.where(labels.soft[core_p], core_q, core_p), [p, q], DILUTED)
+    return result
+
+
+def _blend_and_mixture(labels: Labels, blend: Tensor, mixture: Tensor, manner: Manner) -> Tensor:
+    """Give up the blend; a norm applies its statistic to what remains, which is foreign."""
+    labels.spoil_members(blend)
+    if manner.normalises and _is_own_statistic(labels, mixture, labels.core[blend]):
+        labels.couple(mixture)
+        return torch.full_like(blend, FOREIGN)
+    return _foreign_and_mixture(labels, torch.full_like(blend, FOREIGN), mixture, manner)
+
+
+def _blend_and_hard(labels: Labels, blend: Tensor, unit: Tensor, manner: Manner) -> Tensor:
+    """Let what scales one unit only join this unit. A sum is a blend of both."""
+    result = unit.clone()
+    lost = labels.offset[unit] | manner.adds
+    if lost.any():
+        core = labels.core[blend[lost]]
+        torn = _torn(labels, core, unit[lost])
+        result[lost] = _blended(labels, blend[lost], unit[lost], core, unit[lost], torn)
+    gates, unit = blend[~lost], unit[~lost]
+    alone = labels.core_beside[gates] == NOBODY
+    for cores in (labels.core[gates], labels.core_beside[gates]):
+        torn = _torn(labels, cores, unit) & (cores != NOBODY)
+        labels.spoil_members(gates[torn & alone])
+        labels.spoil(cores[torn & ~alone], CONTEXT)
+        joins = ~torn & (cores != NOBODY)
+        labels.unify(cores[joins], unit[joins])
+    return result
+
+
+def _torn(labels: Labels, core: Tensor, unit: Tensor) -> Tensor:
+    """Return which cores of blends do not meet a unit one-to-one; parameters may join one unit with others."""
+    root, other = labels.find(core), labels.find(unit)
+    torn = several(root, other) | (~labels.soft[core] & several(other, root))
+    return (torn | (labels.soft[core] & labels.hard_class[root])) & (root != other)
+
+
+_KINDS = HARD + 1
+_MOST_BLENDS = 2**14
+
 _MEETINGS: dict[int, Callable[[Labels, Tensor, Tensor, Manner], Tensor]] = {
-    4 * FOREIGN_KIND + MIXTURE: _foreign_and_mixture,
-    4 * FOREIGN_KIND + SOFT: _foreign_and_soft,
-    4 * FOREIGN_KIND + HARD: _foreign_and_hard,
-    4 * MIXTURE + MIXTURE: _mixture_and_mixture,
-    4 * MIXTURE + SOFT: _mixture_and_soft,
-    4 * MIXTURE + HARD: _mixture_and_hard,
-    4 * HARD + HARD: _hard_and_hard,  # the hard labels settle the matter; the soft ones join them, then each other
-    4 * SOFT + HARD: _soft_and_hard,
-    4 * SOFT + SOFT: _soft_and_soft,
+    _KINDS * FOREIGN_KIND + BLEND: _foreign_and_blend,
+    _KINDS * FOREIGN_KIND + MIXTURE: _foreign_and_mixture,
+    _KINDS * FOREIGN_KIND + SOFT: _foreign_and_soft,
+    _KINDS * FOREIGN_KIND + HARD: _foreign_and_hard,
+    _KINDS * BLEND + BLEND: _blend_and_blend,
+    _KINDS * BLEND + MIXTURE: _blend_and_mixture,
+    _KINDS * MIXTURE + MIXTURE: _mixture_and_mixture,
+    _KINDS * MIXTURE + SOFT: _mixture_and_soft,
+    _KINDS * MIXTURE + HARD: _mixture_and_hard,
+    _KINDS * HARD + HARD: _hard_and_hard,  # the hard labels settle the matter; the soft ones join them, then each other
+    _KINDS * SOFT + HARD: _soft_and_hard,
+    _KINDS * BLEND + HARD: _blend_and_hard,
+    _KINDS * BLEND + SOFT: _blend_and_soft,
+    _KINDS * SOFT + SOFT: _soft_and_soft,
 }
-"""What to do with pairs of each two kinds of labels, ``4 * lower kind + higher kind``."""
+"""What to do with pairs of each two kinds of labels, ``_KINDS * lower kind + higher kind``."""
 
 
 def _is_own_statistic(labels: Labels, mixture: Tensor, of: Tensor) -> bool:

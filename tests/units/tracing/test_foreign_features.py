@@ -66,6 +66,12 @@ WRONG = {
         lambda n, x: n.b(x * torch.sigmoid(n.a(x))), (L(5, 5, bias=False), L(5, 3)), X, {"a"},
     ),
     "input_modulated_around_one": (lambda n, x: n.b(x * (1 + n.a(x))), (L(5, 5), L(5, 3)), X, {"a"}),
+    "input_under_the_gate_of_a_gated_linear_unit": (
+        lambda n, x: n.b(nn.functional.glu(torch.cat([x, n.a(x)], -1))), (L(5, 5), L(5, 3)), X, {"a"},
+    ),
+    "input_scaled_by_a_unit_and_its_gate": (
+        lambda n, x: n.b(x * ((h := n.a(x)) + torch.sigmoid(h))), (L(5, 5), L(5, 3)), X, {"a"},
+    ),
     "one_unit_added_to_many": (
         lambda n, x: n.c(n.a(x).relu() + n.b(x).tanh()), (L(5, 6), L(5, 1), L(6, 3)), X, {"a", "b"},
     ),
@@ -93,6 +99,27 @@ RIGHT = {
     ),
 }  # fmt: skip
 
+GATED = {
+    "by_a_norm_of_the_input": (
+        lambda n, x: n.c(n.a(x) * n.b(x).sigmoid()), (L(5, 5), nn.BatchNorm1d(5), L(5, 3)), "ab",
+    ),
+    "by_a_norm_of_a_scaled_input": (
+        lambda n, x: n.d(n.a(x) * n.b(n.c(x)).sigmoid()),
+        (L(5, 5), nn.BatchNorm1d(5), nn.RMSNorm(5), L(5, 3)), "abc",
+    ),
+    "by_a_row_that_is_added_to_the_input": (
+        lambda n, x: n.c(n.a(x) * (n.b(x) + x).sigmoid()), (L(5, 5), L(5, 5), L(5, 3)), "ab",
+    ),
+    "by_a_kernel_of_a_channel_of_the_input": (
+        lambda n, x: n.c((n.a(x[:, :, None]) * n.b(x[:, :, None]).sigmoid()).flatten(1)),
+        (nn.Conv1d(5, 5, 1), nn.Conv1d(5, 5, 1, groups=5), L(5, 3)), "ab",
+    ),
+    "by_a_step_of_its_own_with_a_common_state": (
+        lambda n, x: n.d((n.a(x)[..., None] * (n.b(x).exp()[..., None] * n.c(x)[:, None])).sum(-1)),
+        (L(5, 4), L(5, 4), L(5, 3), L(4, 3)), "ab",
+    ),
+}  # fmt: skip
+
 
 @pytest.mark.parametrize("name", WRONG)
 def test_no_unit_shares_its_column(name) -> None:
@@ -110,5 +137,16 @@ def test_what_vanishes_with_the_unit_or_is_constant_does_no_harm(name) -> None:
     model, x = Net(forward, *layers), torch.randn(shape)
     unit_map = discover_units(model, x, residual="group")
     assert {group.name for group in unit_map} == found
+    proofs = verify_units(model, x, unit_map)
+    assert not proofs.failed, proofs.summary()
+
+
+@pytest.mark.parametrize("name", GATED)
+def test_what_scales_one_unit_alone_belongs_to_it(name) -> None:
+    forward, layers, writers = GATED[name]
+    model, x = Net(forward, *layers), torch.randn(X)
+    unit_map = discover_units(model, x)
+    group = unit_map["a"]
+    assert {slot.path[0] for slot in group.incoming + group.norms} == set(writers)
     proofs = verify_units(model, x, unit_map)
     assert not proofs.failed, proofs.summary()

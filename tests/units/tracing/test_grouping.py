@@ -21,9 +21,8 @@ def test_units_are_alike_if_they_own_equally_many_entries_of_every_tensor():
 
 def test_positions_are_given_group_by_group_in_the_order_of_their_units():
     units = torch.tensor([3, -1, 1, 0, 3, 2, 1, 0])
-    found = {
-        g: (present.tolist(), where.tolist()) for g, present, where in _by_group(units, torch.tensor([0, 0, 1, 1]))
-    }
+    group_of = torch.tensor([0, 0, 1, 1])
+    found = {g: (present.tolist(), where.tolist()) for g, present, where in _by_group(units, group_of)}
     assert found == {0: ([0, 0, 1, 1], [3, 7, 2, 6]), 1: ([2, 3, 3], [5, 0, 4])}
 
 
@@ -47,10 +46,8 @@ class Concatenated(nn.Module):
 def test_one_tensor_is_divided_among_the_groups_that_own_parts_of_it():
     units = discover_units(Concatenated(), torch.randn(5, 3))
     assert [group.name for group in units] == ["a", "b"]
-    columns = {
-        group.name: [(slot.path, slot.index[0].flatten().tolist()) for slot in group.outgoing] for group in units
-    }
-    assert columns == {"a": [("both.weight", [2, 3, 4, 5])], "b": [("both.weight", [0, 1]), ("more.weight", [0, 1])]}
+    tables = {group.name: {slot.path: slot.index[0].flatten().tolist() for slot in group.outgoing} for group in units}
+    assert tables == {"a": {"both.weight": [2, 3, 4, 5]}, "b": {"both.weight": [0, 1], "more.weight": [0, 1]}}
     assert [group.tap.index.flatten().tolist() for group in units] == [[2, 3, 4, 5], [0, 1]]
 
 

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from lightning_plasticity.units.tracing.columns import agree
 from lightning_plasticity.units.tracing.labels import NOBODY
-from lightning_plasticity.units.tracing.meeting import SUM
+from lightning_plasticity.units.tracing.meeting import PRODUCT, SUM
 from lightning_plasticity.units.tracing.rules.call import Call
-from lightning_plasticity.units.tracing.rules.pointwise import aligned
+from lightning_plasticity.units.tracing.rules.pointwise import aligned, with_parameters
 from lightning_plasticity.units.tracing.rules.registry import Labelling, rule
 from lightning_plasticity.units.tracing.shadow import regroup
 
@@ -187,5 +187,4 @@ def _depthwise(run: Execution, x: Tensor, weight: Tensor, channel: int) -> Tenso
         return labels
     kernels = own.expand(weight.shape).reshape(weight.shape[0], -1)  # all entries of a kernel belong to its channel
     shape = [-1 if d == channel else 1 for d in range(x.ndim)]
-    met = run.meet(labels[..., None], kernels.reshape(*shape, kernels.shape[1]))
-    return None if met is None else met[..., 0]
+    return with_parameters(run, labels, kernels.reshape(*shape, kernels.shape[1]), PRODUCT)

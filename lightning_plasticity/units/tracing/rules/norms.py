@@ -11,6 +11,7 @@ from lightning_plasticity.units.slot import SlotKind
 from lightning_plasticity.units.tracing.labels import foreign
 from lightning_plasticity.units.tracing.meeting import PRODUCT, SUM
 from lightning_plasticity.units.tracing.rules.call import Call
+from lightning_plasticity.units.tracing.rules.pointwise import with_parameters
 from lightning_plasticity.units.tracing.rules.registry import Labelling, rule
 
 if TYPE_CHECKING:
@@ -38,8 +39,7 @@ def _affine(
             found.append(own.reshape(shape))
     if labels is None or not found:
         return labels
-    met = run.meet(labels[..., None], torch.stack(found, -1), SUM if len(found) > 1 else PRODUCT)
-    return None if met is None else met[..., 0]
+    return with_parameters(run, labels, torch.stack(found, -1), SUM if len(found) > 1 else PRODUCT)
 
 
 @rule(

@@ -38,6 +38,15 @@ def aligned(labels: Tensor | None, ndim: int) -> Tensor | None:
     return None if labels is None else labels.reshape((1,) * (ndim - labels.ndim) + labels.shape)
 
 
+def with_parameters(run: Execution, labels: Tensor, own: Tensor, manner: Manner) -> Tensor | None:
+    """Return ``labels`` after each met the labels of several parameters, which lie along a further dimension."""
+    met = run.meet(labels[..., None], own, manner)
+    result: Tensor | None = None
+    for each in () if met is None else met.unbind(-1):
+        result = run.meet(result, each, manner)
+    return result
+
+
 @rule_for_tag("pointwise")
 @rule(
     "masked_fill where dropout native_dropout prelu _prelu_kernel _to_copy clone isnan nan_to_num bernoulli.p "
@@ -80,7 +89,7 @@ def fold(labels: Tensor | None, out: Tensor) -> Tensor | None:
 
 @rule("glu")
 def glu(run: Execution, call: Call) -> Labelling:
-    """Multiply one half of the features with a gate made of the other half."""
+    """Multiply one half of the features with a gate made of the other half: its sigmoid, which is not zero at zero."""
     x = call.args[0]
     labels = run.of(x)
     if labels is None:
@@ -89,7 +98,7 @@ def glu(run: Execution, call: Call) -> Labelling:
     if labels.shape[dim] == 1:
         return labels
     first, second = labels.chunk(2, dim)
-    return run.meet(first, second)
+    return run.meet(first, run.labels.shift(second))
 
 
 @rule("copy")

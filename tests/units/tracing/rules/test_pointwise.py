@@ -8,7 +8,6 @@ from support.labelled import Bench
 from torch import nn
 from torch.nn import functional as F
 
-from lightning_plasticity.units.tracing.labels import FOREIGN
 from lightning_plasticity.units.tracing.meeting import DILUTED
 
 ZERO_AT_ZERO = [F.relu, F.gelu, F.silu, torch.tanh, F.hardswish, F.elu, torch.abs, lambda x: x.clone(), F.dropout]
@@ -41,10 +40,13 @@ def test_operands_with_as_many_units_are_unified(function):
 
 
 @pytest.mark.parametrize("function", [torch.add, torch.maximum, lambda x, y: torch.where(y > 0, x, y)])
-def test_a_sum_or_a_choice_with_foreign_data_is_foreign(function):
+def test_a_sum_or_a_choice_with_foreign_data_is_a_blend(function):
     bench = Bench()
     x = bench.data(2, 3)
-    assert (bench.of(bench(function, x, bench.data(2, 3, dims=()))) == FOREIGN).all()
+    blend = bench.of(bench(function, x, bench.data(2, 3, dims=())))
+    assert torch.equal(bench.labels.core[blend], bench.of(x))
+    assert bench.reasons(x) == {""}
+    bench.labels.spoil_members(blend)
     assert bench.reasons(x) == {DILUTED}
 
 
@@ -54,6 +56,15 @@ def test_a_product_with_foreign_data_or_a_mask_is_the_unit(function):
     x = bench.data(2, 3)
     assert torch.equal(bench.of(bench(function, x, bench.data(2, 3, dims=()))), bench.of(x))
     assert bench.reasons(x) == {""}
+
+
+def test_a_sum_of_a_unit_and_its_gate_is_open_at_zero_as_the_gate_is_and_their_product_is_not():
+    bench = Bench()
+    x = bench.data(2, 3)
+    gate = bench(torch.sigmoid, x)
+    for one, other in ((x, gate), (gate, x)):
+        assert bench.labels.offset[bench.of(bench(torch.add, one, other))].all()
+        assert not bench.labels.offset[bench.of(bench(torch.mul, one, other))].any()
 
 
 def test_smaller_operands_are_broadcast_as_their_numbers_are():
@@ -68,6 +79,14 @@ def test_the_halves_of_a_gated_linear_unit_meet():
     first, second = bench.of(x).chunk(2, 1)
     assert torch.equal(bench.labels.find(bench.of(bench(F.glu, x))), first)
     assert torch.equal(bench.labels.find(second), first)
+
+
+def test_foreign_data_under_the_gate_of_a_gated_linear_unit_remains_where_the_unit_is_zero():
+    bench = Bench()
+    unit = bench.data(2, 3)
+    both = bench(torch.cat, [bench.data(2, 3, dims=()), unit], 1)
+    blend = bench.of(bench(F.glu, both))
+    assert torch.equal(bench.labels.find(bench.labels.core[blend]), bench.of(unit))
 
 
 @pytest.mark.parametrize(("function", "kind"), [(torch.add, "bias"), (torch.mul, "carried")])
