@@ -68,7 +68,7 @@ class LayerReset(pl.Callback):
             raise InvalidArgumentError("`include` is empty", "at least one layer", "Pass the name of the last layer")
         self.initializer, self.first, self.reset_optimizer = initializer, first, reset_optimizer
         check_seed(seed)
-        self.seed = torch.initial_seed() if seed is None else seed
+        self.seed = int(torch.initial_seed() if seed is None else seed)
 
     @property
     @override

@@ -34,6 +34,7 @@ class HesScale(DiagonalMemory):
     cross-entropy with logits. Other operations are refused by name, before the backward pass.
 
     Values accumulate over backward passes as gradients do, until they are taken or the gradient is set to None.
+    Activation checkpointing lends what an operation has saved only once, to the gradient, so it does not go with this.
 
     Args:
         model: Names its parameters in messages.

@@ -30,7 +30,7 @@ class NoiseSource:
     def __init__(self, seed: int | None = None) -> None:
         check_seed(seed)
         self._agreed = seed is not None
-        self._seed = ((torch.initial_seed() if seed is None else seed) + _OFFSET) % _SEEDS
+        self._seed = (int(torch.initial_seed() if seed is None else seed) + _OFFSET) % _SEEDS
         self._generators: dict[str, torch.Generator] = {}
         self._restored: dict[str, Tensor] = {}
 

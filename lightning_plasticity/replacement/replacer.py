@@ -106,7 +106,7 @@ class UnitReplacer:
         self.memory = Memory(self.groups, method.fields())
         self._treatments = [Treatment(each, self.memory, i) for i, each in enumerate(self.methods)]
         self.ages = [treatment.ages for treatment in self._treatments]
-        seed = agree(torch.initial_seed() if seed is None else seed, self._device)
+        seed = agree(int(torch.initial_seed() if seed is None else seed) % 2**64, self._device)
         self.generator = torch.Generator().manual_seed(seed)
         self.listeners: list[Listener] = []
         self._observation = Observation(self.memory, self._statistics)

@@ -1,6 +1,7 @@
 import io
 from itertools import pairwise
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -468,3 +469,8 @@ def test_what_is_no_optimizer_is_refused(optimizer):
         UtilityGate(optimizer)
     with pytest.raises(InvalidArgumentError, match=r"an optimizer of type"):
         Decay(optimizer, 1.0)
+
+
+def test_a_seed_may_be_a_whole_number_of_numpy():
+    zeros = torch.zeros(20)
+    assert NoiseSource(numpy.int64(3)).draw(zeros, 1.0).equal(NoiseSource(3).draw(zeros, 1.0))
