@@ -100,11 +100,13 @@ class Execution:
 
     def identity(self, tensor: Tensor) -> Hashable | None:
         """Return all that rules may learn about ``tensor``; None if they may look at its values or at its history."""
-        source = self.sources.find(tensor)
-        if source is None and (not tensor.is_floating_point() or self.shadow.origin(tensor) is Origin.DERIVED):
+        source, labels = self.sources.find(tensor), self.shadow.labels(tensor)
+        if source is not None:
+            return id(source), geometry(tensor), id(labels)
+        origin = self.shadow.origin(tensor)
+        if origin is Origin.DERIVED or not tensor.is_floating_point():
             return None
-        labels = self.shadow.labels(tensor)
-        return (id(source), geometry(tensor) if source else tuple(tensor.shape), id(labels), self.is_data(tensor))
+        return origin, tuple(tensor.shape), id(labels)
 
     # -- labels of tensors ------------------------------------------------------------------------------------------
 

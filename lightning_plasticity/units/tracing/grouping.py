@@ -137,12 +137,17 @@ def _by_group(units: Tensor, group_of: Tensor) -> Iterator[tuple[int, Tensor, Te
         units: The unit at every position, -1 for none, ``[N]``.
         group_of: The group of every unit.
     """
-    where = (units >= 0).nonzero()[:, 0]
-    present, order = units[where].sort(stable=True)
+    first = int(units[0]) if len(units) else -1
+    if first >= 0 and torch.equal(units, torch.arange(first, first + len(units))):  # as a rule: rows, norms, readers
+        present, where = units, units - first
+    else:
+        where = (units >= 0).nonzero()[:, 0]
+        present, order = units[where].sort(stable=True)
+        where = where[order]
     groups, counts = group_of[present].unique_consecutive(return_counts=True)  # type: ignore[no-untyped-call]
     parts = counts.tolist()
     split = torch.split_with_sizes
-    yield from zip(groups.tolist(), split(present, parts), split(where[order], parts), strict=True)
+    yield from zip(groups.tolist(), split(present, parts), split(where, parts), strict=True)
 
 
 def _is_even(units: Tensor, group: _Group) -> bool:
