@@ -3,8 +3,8 @@
     uv run benchmarks/unit_discovery.py [--filter 'resnet|vit'] [--json] [--write benchmarks/results] [--list]
 
 Every model has random weights and runs in a process of its own, which is how its memory is measured. Images have the
-smallest size that the model takes, three of them in a batch. *ratio* is the time of discovery over that of one
-forward pass (median of five, evaluation mode, without gradients), both in processor time of one thread. The proof
+smallest size that the model takes, three of them in a batch. *ratio* is the time of discovery (median of three) over that of
+one forward pass (median of five, evaluation mode, without gradients), both in processor time of one thread. The proof
 runs on two of the images, in double precision.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gc
 import inspect
 import json
 import multiprocessing
@@ -86,9 +87,13 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     row: dict[str, Any] = {"model": name, "parameters": sum(p.numel() for p in model.parameters())}
     row["input"] = "x".join(map(str, inputs.shape)) if isinstance(inputs, torch.Tensor) else type(inputs).__name__
     forward = forward_time(model.eval(), inputs)
-    start = time.process_time()
-    unit_map = discover_units(model, inputs, residual="group")
-    seconds = time.process_time() - start
+    gc.collect()  # what the imports left behind is not discovery's
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        unit_map = discover_units(model, inputs, residual="group")
+        times.append(time.process_time() - start)
+    seconds = statistics.median(times)
     row |= {
         "groups": len(unit_map),
         "coupled": sum(group.coupled for group in unit_map),
@@ -190,15 +195,18 @@ def summary(table: list[dict[str, Any]]) -> list[str]:
     measured = [row for row in table if str(row["ratio"])]
     ratios = sorted(float(row["ratio"]) for row in measured)
     proven = [row["proven"].split("/") for row in measured if row["proven"]]
-    slow = [f"{row['model']} ({row['ratio']})" for row in measured if float(row["ratio"]) > 20]
+    slow = [f"{row['model'].partition('/')[2]} ({row['ratio']})" for row in measured if float(row["ratio"]) > 20]
+    wrong = [row["model"] for row in measured if row["note"] == "WRONG"]
     return [
         f"- {len(table)} models, {len(table) - len(measured)} without a result, "
         f"{sum(int(row['groups']) == 0 for row in measured)} without a group.",
         f"- {sum(int(right) for right, _ in proven)} of {sum(int(total) for _, total in proven)} groups "
-        f"proven in {len(proven)} models; no proof was run on the other {len(measured) - len(proven)}.",
+        f"proven in {len(proven)} models; wrong: {', '.join(wrong) or 'none'}; "
+        f"no proof was run on the other {len(measured) - len(proven)}.",
         f"- Time of discovery: median {statistics.median(ratios or [0]):.0f} forward passes, at most 20 for "
         f"{sum(ratio <= 20 for ratio in ratios)} of {len(ratios)} models.",
-        f"- Slower than 20 forward passes: {', '.join(slow) or 'none'}.",
+        f"- Slower than 20 forward passes: {', '.join(slow) or 'none'}. Images of the smallest size take such models "
+        "5 to 40 ms, while following one operation takes about 0.3 ms of Python whatever the size of the images.",
     ]
 
 
@@ -226,7 +234,8 @@ def main() -> None:
         cells = (str(row.get(column, "-")) for column in COLUMNS)
         print(json.dumps(row) if options.json else "  ".join(cells), flush=True)
         if options.write is not None:
-            write([row], options.write, "uv run benchmarks/unit_discovery.py --write benchmarks/results")
+            where = f" --filter {options.filter!r}" if options.filter else ""
+            write([row], options.write, f"uv run benchmarks/unit_discovery.py{where} --write benchmarks/results")
 
 
 if __name__ == "__main__":

@@ -1,9 +1,15 @@
-"""The errors of this library: what was found, what was expected, what to do.
+"""The errors of this library: what was found, what was expected, what to do. And the checks of arguments.
 
-Every one of them is a :class:`ValueError`, so that code which guards against bad input in general keeps working.
+Every one of the errors is a :class:`ValueError`, so that code which guards against bad input in general keeps working.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral, Real
+from typing import cast
+
+from torch.optim import Optimizer
 
 
 class PlasticityError(ValueError):
@@ -46,3 +52,88 @@ class StateMismatchError(PlasticityError):
 
 class InvalidArgumentError(PlasticityError):
     """An argument has a value outside its range."""
+
+
+def check_number(
+    name: str, value: object, interval: str, *, whole: bool = False, meaning: str = "", remedy: str = ""
+) -> None:
+    """Refuse an argument that is no number, or one outside of an interval; truth values and NaN are no numbers.
+
+    Args:
+        name: The argument's name.
+        value: Its value.
+        interval: Where it has to lie, such as ``"[0, 1)"``; ``inf`` is a bound like any other.
+        whole: Whether only whole numbers will do.
+        meaning: What the number stands for.
+        remedy: What to do about it; by default to correct the argument.
+
+    Raises:
+        InvalidArgumentError: If it is refused.
+
+    Example:
+        >>> check_number("decay_rate", 0.9, "[0, 1)")
+        >>> check_number("decay_rate", "0.9", "[0, 1)")  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        InvalidArgumentError: Found: decay_rate='0.9'. Expected: a number in [0, 1). Remedy: Correct `decay_rate`.
+    """
+    is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
+    if not (is_number and _contains(interval, cast("float", value))):
+        noun = f"a {'whole ' * whole}number in {interval}"
+        raise InvalidArgumentError(
+            f"{name}={value!r}", f"{noun}: {meaning}" if meaning else noun, remedy or f"Correct `{name}`"
+        )
+
+
+def _contains(interval: str, value: float) -> bool:
+    low, high = map(float, interval[1:-1].split(","))
+    above = value >= low if interval[0] == "[" else value > low
+    return above and (value <= high if interval[-1] == "]" else value < high)
+
+
+def check_seed(seed: object) -> None:
+    """Refuse a seed that is neither None nor a whole number of at least 0.
+
+    Args:
+        seed: The value of the argument ``seed``.
+
+    Raises:
+        InvalidArgumentError: If it is refused.
+    """
+    if seed is not None:
+        check_number("seed", seed, "[0, inf)", whole=True, remedy="Pass another `seed`, or None for PyTorch's own")
+
+
+def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
+    """Refuse an argument that is none of the choices.
+
+    Args:
+        name: The argument's name.
+        value: Its value.
+        choices: What it can be, two at least.
+
+    Raises:
+        InvalidArgumentError: If it is refused.
+
+    Example:
+        >>> check_choice("scaling", "global", ["global", "local"])
+    """
+    if value not in choices:
+        *most, last = map(repr, choices)
+        raise InvalidArgumentError(f"{name}={value!r}", f"{', '.join(most)} or {last}", f"Correct `{name}`")
+
+
+def check_optimizer(optimizer: object) -> None:
+    """Refuse an optimizer that is none.
+
+    Args:
+        optimizer: The value of the argument ``optimizer``.
+
+    Raises:
+        InvalidArgumentError: If it is refused.
+    """
+    if not isinstance(optimizer, Optimizer):
+        raise InvalidArgumentError(
+            f"an optimizer of type {type(optimizer).__name__}",
+            "a torch.optim.Optimizer",
+            "Build one of the model's parameters, such as torch.optim.SGD(model.parameters(), lr=0.01), and pass it",
+        )

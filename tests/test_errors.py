@@ -1,10 +1,23 @@
-"""A refusal has three parts; a table among them stands on lines of its own."""
+"""A refusal has three parts; a table among them stands on lines of its own. What is no number is refused as one."""
 
 from __future__ import annotations
 
 import copy
+import math
+from fractions import Fraction
 
-from lightning_plasticity.errors import StateMismatchError, UnsupportedModelError
+import pytest
+import torch
+
+from lightning_plasticity.errors import (
+    InvalidArgumentError,
+    StateMismatchError,
+    UnsupportedModelError,
+    check_choice,
+    check_number,
+    check_optimizer,
+    check_seed,
+)
 
 
 def test_a_sentence_is_followed_by_the_next_one():
@@ -25,3 +38,56 @@ def test_a_table_is_followed_by_a_new_line():
 def test_errors_can_be_sent_to_another_process():
     error = copy.copy(StateMismatchError("a", "b", "c"))  # by the protocol that pickles use
     assert (type(error), error.found, error.expected, error.remedy) == (StateMismatchError, "a", "b", "c")
+
+
+NUMBERS = [("[0, 1)", 0), ("[0, 1)", 0.999), ("(0, 1]", 1), ("(0, inf)", 1e300), ("[-inf, inf]", -math.inf)]
+
+
+@pytest.mark.parametrize(("interval", "value"), NUMBERS)
+def test_a_number_within_its_interval_passes(interval, value):
+    check_number("rate", value, interval)
+    check_number("rate", Fraction(value) if math.isfinite(value) else value, interval)
+
+
+NO_NUMBERS = [
+    ("[0, 1)", 1), ("[0, 1)", -1e-9), ("(0, 1]", 0), ("[0, inf)", math.inf), ("[-inf, inf]", math.nan),
+    ("[0, 1]", True), ("[0, 1]", "0.5"), ("[0, 1]", None), ("[0, 1]", [0.5]), ("[0, 1]", 1j),
+    ("[0, 1]", torch.tensor(0.5)),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("interval", "value"), NO_NUMBERS)
+def test_what_is_outside_of_its_interval_or_no_number_is_refused(interval, value):
+    with pytest.raises(InvalidArgumentError) as refusal:
+        check_number("rate", value, interval, meaning="a share")
+    parts = f"rate={value!r}", f"a number in {interval}: a share", "Correct `rate`"
+    assert (refusal.value.found, refusal.value.expected, refusal.value.remedy) == parts
+
+
+@pytest.mark.parametrize("value", [1.0, "1", True, None, 0])
+def test_a_whole_number_is_an_integer(value):
+    with pytest.raises(InvalidArgumentError, match=r"steps=.*a whole number in \[1, inf\).*Pass 1"):
+        check_number("steps", value, "[1, inf)", whole=True, remedy="Pass 1")
+    check_number("steps", 1, "[1, inf)", whole=True)
+
+
+def test_a_seed_is_a_whole_number_or_none():
+    check_seed(None)
+    check_seed(0)
+    for seed in (-1, 0.5, "0", True):
+        with pytest.raises(InvalidArgumentError, match=r"seed=.*whole number in \[0, inf\).*None for PyTorch's own"):
+            check_seed(seed)
+
+
+@pytest.mark.parametrize("value", ["c", None, ["a"], {}])
+def test_a_choice_is_one_of_those_named(value):
+    check_choice("kind", "a", ("a", "b"))
+    with pytest.raises(InvalidArgumentError, match=r"kind=.*'a' or 'b'.*Correct `kind`"):
+        check_choice("kind", value, ("a", "b"))
+
+
+@pytest.mark.parametrize("value", [None, "sgd", torch.optim.SGD])
+def test_an_optimizer_is_an_object_of_its_class(value):
+    with pytest.raises(InvalidArgumentError, match=r"of type (NoneType|str|type).*torch.optim.Optimizer.*SGD"):
+        check_optimizer(value)
+    check_optimizer(torch.optim.SGD([torch.zeros(1)], lr=0.1))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from avalanche.training.plugins import SupervisedPlugin
 from typing_extensions import override
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import check_choice, check_number, check_seed
 from lightning_plasticity.optim.regularization import ShrinkPerturb
 
 
@@ -23,7 +23,7 @@ class ShrinkAndPerturbPlugin(SupervisedPlugin[Any], supports_distributed=False):
         seed: Seed of the noise; None takes torch's global seed.
 
     Raises:
-        InvalidArgumentError: If ``every`` is neither of the two.
+        InvalidArgumentError: If a value is outside its range.
 
     References:
         Ash and Adams, `On Warm-Starting Neural Network Training` (NeurIPS 2020), section 4; after every step, with
@@ -43,8 +43,11 @@ class ShrinkAndPerturbPlugin(SupervisedPlugin[Any], supports_distributed=False):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        if every not in {"experience", "step"}:
-            raise InvalidArgumentError(f"every={every!r}", "'experience' or 'step'", "Choose one of the two")
+        check_number("shrink", shrink, "[0, 1]")
+        check_number("noise_std", noise_std, "[0, inf)")
+        check_choice("noise", noise, ("gaussian", "initialization"))
+        check_choice("every", every, ("experience", "step"))
+        check_seed(seed)
         self.settings: dict[str, Any] = {"shrink": shrink, "noise_std": noise_std, "noise": noise}
         self.every, self.seed = every, seed
         self._noise: dict[str, Any] | None = None

@@ -8,7 +8,7 @@ from typing import Any
 from avalanche.training.plugins import SupervisedPlugin
 from typing_extensions import override
 
-from lightning_plasticity.errors import UnsupportedModelError
+from lightning_plasticity.errors import UnsupportedModelError, check_seed
 from lightning_plasticity.methods import continual_backprop, redo
 from lightning_plasticity.replacement import Method, UnitReplacer
 from lightning_plasticity.replacement.refusals import treatable
@@ -53,6 +53,7 @@ class UnitReplacementPlugin(SupervisedPlugin[Any], supports_distributed=False):
         example_input: Any | None = None,
         seed: int | None = None,
     ) -> None:
+        check_seed(seed)
         super().__init__()
         self.method, self.overrides = method, overrides
         self.include, self.exclude = include, exclude

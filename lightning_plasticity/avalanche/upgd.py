@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any, Literal
 
 from avalanche.training.plugins import SupervisedPlugin
 from typing_extensions import override
 
+from lightning_plasticity.errors import check_choice, check_seed
 from lightning_plasticity.optim import UtilityGate
+from lightning_plasticity.optim.settings import Perturbation
 from lightning_plasticity.units import discover_units
 
 
@@ -27,6 +30,9 @@ class UPGDPlugin(SupervisedPlugin[Any], supports_distributed=False):
         protecting: Whether the gradient is held back as well, or only the noise.
         gate_scale: Factor of the gate, 1 or 2.
         seed: Seed of the noise; None takes torch's global seed.
+
+    Raises:
+        InvalidArgumentError: If a value is outside its range.
 
     Attributes:
         gate: The engine; None before the first mini-batch.
@@ -52,15 +58,10 @@ class UPGDPlugin(SupervisedPlugin[Any], supports_distributed=False):
         seed: int | None = None,
     ) -> None:
         super().__init__()
+        check_choice("per", per, ("weight", "unit"))
+        check_seed(seed)
         self.per, self.seed = per, seed
-        self.settings: dict[str, Any] = {
-            "noise_std": noise_std,
-            "decay_rate": decay_rate,
-            "scaling": scaling,
-            "correction": correction,
-            "protecting": protecting,
-            "gate_scale": gate_scale,
-        }
+        self.settings = asdict(Perturbation(noise_std, decay_rate, scaling, correction, protecting, gate_scale))
         self.gate: UtilityGate | None = None
         self._units_are_known = False
 

@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_plasticity.callbacks.experience import experience_begins, experience_changes, stream_of
-from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError
+from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError, check_seed
 from lightning_plasticity.streams.randomness import derived_generator
 
 
@@ -67,7 +67,8 @@ class LayerReset(pl.Callback):
         if not self.include:
             raise InvalidArgumentError("`include` is empty", "at least one layer", "Pass the name of the last layer")
         self.initializer, self.first, self.reset_optimizer = initializer, first, reset_optimizer
-        self.seed = torch.initial_seed() if seed is None else seed
+        check_seed(seed)
+        self.seed = int(torch.initial_seed() if seed is None else seed)
 
     @property
     @override

@@ -107,15 +107,6 @@ class PlasticityMonitor(pl.Callback):
         max_samples: int = 4096,
         example_input: Any | None = None,
     ) -> None:
-        if batches is None:
-            batches = min(10, every_n_steps or 10)
-        self.every_n_steps, self.epoch_ends, self.experience_ends = every_n_steps, epoch_ends, experience_ends
-        check_aggregates(aggregate)
-        self.metrics = named_metrics(metrics)
-        self.batches, self.probe, self.max_samples = batches, probe, max_samples
-        self.layers, self.include, self.exclude = layers, include, exclude
-        self.aggregate, self.progress_bar = tuple(aggregate), tuple(progress_bar)
-        self.histogram_every_n_steps, self.example_input = histogram_every_n_steps, example_input
         check_numbers(
             every_n_steps=every_n_steps,
             batches=batches,
@@ -123,6 +114,14 @@ class PlasticityMonitor(pl.Callback):
             histogram_every_n_steps=histogram_every_n_steps,
         )
         check_periods(every_n_steps, histogram_every_n_steps, has_ends=epoch_ends or experience_ends)
+        check_aggregates(aggregate)
+        self.every_n_steps, self.epoch_ends, self.experience_ends = every_n_steps, epoch_ends, experience_ends
+        self.metrics = named_metrics(metrics)
+        self.batches = min(10, every_n_steps or 10) if batches is None else batches
+        self.probe, self.max_samples = probe, max_samples
+        self.layers, self.include, self.exclude = layers, include, exclude
+        self.aggregate, self.progress_bar = tuple(aggregate), tuple(progress_bar)
+        self.histogram_every_n_steps, self.example_input = histogram_every_n_steps, example_input
         check_metrics(self.metrics, progress_bar, has_probe=probe is not None)
         self._instruments: Instruments | None = None
         self._initial: dict[str, list[Tensor]] = {}

@@ -12,8 +12,8 @@ from typing_extensions import override
 from lightning_plasticity.callbacks.experience import experience_begins, stream_of
 from lightning_plasticity.callbacks.guards import check_trainer
 from lightning_plasticity.callbacks.parameters import choose_parameters
+from lightning_plasticity.errors import check_choice, check_number, check_seed
 from lightning_plasticity.optim.regularization import Decay, ShrinkPerturb
-from lightning_plasticity.optim.settings import check
 
 
 class _DecayCallback(pl.Callback):
@@ -25,7 +25,7 @@ class _DecayCallback(pl.Callback):
     def __init__(
         self, strength: float, *, include: Sequence[str] | None = None, exclude: Sequence[str] | None = None
     ) -> None:
-        check("strength", strength, strength >= 0, "a number of at least 0")
+        check_number("strength", strength, "[0, inf)")
         self.strength, self.include, self.exclude = strength, include, exclude
         self.decays: list[Decay] = []
         self._restored: list[dict[str, Any]] = []
@@ -170,12 +170,12 @@ class ShrinkAndPerturb(pl.Callback):
         exclude: Sequence[str] | None = None,
         seed: int | None = None,
     ) -> None:
-        check("shrink", shrink, 0 <= shrink <= 1, "a number in [0, 1]")
-        check("noise_std", noise_std, noise_std >= 0, "a number of at least 0")
-        check("noise", noise, noise in {"gaussian", "initialization"}, "'gaussian' or 'initialization'")
-        moments = {"experience", "fit", "epoch", "step"}
-        check("every", every, every in moments, "'experience', 'fit', 'epoch' or 'step'")
-        check("every_n_steps", every_n_steps, every_n_steps >= 1, "a number of at least 1")
+        check_number("shrink", shrink, "[0, 1]")
+        check_number("noise_std", noise_std, "[0, inf)")
+        check_choice("noise", noise, ("gaussian", "initialization"))
+        check_choice("every", every, ("experience", "fit", "epoch", "step"))
+        check_number("every_n_steps", every_n_steps, "[1, inf)", whole=True)
+        check_seed(seed)
         self.shrink, self.noise_std, self.noise = shrink, noise_std, noise
         self.every, self.every_n_steps, self.seed = every, every_n_steps, seed
         self.include, self.exclude = include, exclude

@@ -13,6 +13,7 @@ from typing_extensions import override
 from lightning_plasticity.callbacks.example import check_example, find_units, has_example
 from lightning_plasticity.callbacks.guards import check_optimizers, check_trainer
 from lightning_plasticity.callbacks.steps import log_to_all
+from lightning_plasticity.errors import check_seed
 from lightning_plasticity.replacement import Method, ReplacementEvent, UnitReplacer
 from lightning_plasticity.replacement.refusals import checked_method, treatable
 
@@ -49,6 +50,9 @@ class UnitReplacement(pl.Callback):
         events: A :class:`~lightning_plasticity.replacement.ReplacementEvent` per replacement, if recorded. They are not
             in the checkpoint.
 
+    Raises:
+        InvalidArgumentError: If ``method`` is none, or ``seed`` no whole number.
+
     Example:
         >>> from lightning_plasticity.methods import continual_backprop
         >>> trainer = pl.Trainer(callbacks=[UnitReplacement(continual_backprop())], logger=False, accelerator="cpu")
@@ -65,6 +69,7 @@ class UnitReplacement(pl.Callback):
         seed: int | None = None,
         record_events: bool = False,
     ) -> None:
+        check_seed(seed)
         self.method, self.overrides = checked_method(method), dict(overrides or {})
         self.include, self.exclude = include, exclude
         self.example_input, self.seed, self.record_events = example_input, seed, record_events

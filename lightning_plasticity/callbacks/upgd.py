@@ -17,10 +17,10 @@ from lightning_plasticity.callbacks.guards import check_trainer
 from lightning_plasticity.callbacks.parameters import choose_parameters
 from lightning_plasticity.callbacks.scaling import scaler_of, will_be_skipped
 from lightning_plasticity.callbacks.steps import log_to_all
-from lightning_plasticity.errors import StateMismatchError
+from lightning_plasticity.errors import StateMismatchError, check_choice, check_seed
 from lightning_plasticity.optim import HesScale, SampledGaussNewton, UtilityGate
 from lightning_plasticity.optim.ggn import only_loss
-from lightning_plasticity.optim.settings import Perturbation, check
+from lightning_plasticity.optim.settings import Perturbation
 from lightning_plasticity.units import UnitGroup
 
 
@@ -88,9 +88,10 @@ class UPGDPerturbation(pl.Callback):
         seed: int | None = None,
     ) -> None:
         self.settings = Perturbation(noise_std, decay_rate, scaling, correction, protecting, gate_scale)
-        check("per", per, per in {"weight", "unit"}, "'weight' or 'unit'")
-        check("when", when, when in {"before_clipping", "after_clipping"}, "'before_clipping' or 'after_clipping'")
-        check("curvature", curvature, curvature in {None, "hesscale", "ggn_mc"}, "'hesscale', 'ggn_mc' or None")
+        check_choice("per", per, ("weight", "unit"))
+        check_choice("when", when, ("before_clipping", "after_clipping"))
+        check_choice("curvature", curvature, ("hesscale", "ggn_mc", None))
+        check_seed(seed)
         self.per, self.when, self.curvature, self.seed = per, when, curvature, seed
         self.include, self.exclude, self.example_input = include, exclude, example_input
         self.gates: list[UtilityGate | None] = []

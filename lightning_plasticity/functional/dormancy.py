@@ -10,8 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_plasticity.errors import InvalidArgumentError
-from lightning_plasticity.functional.spectrum import Positions, as_samples, check_share
+from lightning_plasticity.errors import InvalidArgumentError, check_number
+from lightning_plasticity.functional.spectrum import Positions, as_samples
 
 
 def unit_scores(activations: Tensor, *, positions: Positions = "samples") -> Tensor:
@@ -157,7 +157,7 @@ def dormant_by_frequency(activations: Tensor, frequency: float = 0.01, *, positi
         >>> dormant_by_frequency(x)
         tensor(0.5000, dtype=torch.float64)
     """
-    check_share("frequency", frequency)
+    check_number("frequency", frequency, "(0, 1]")
     share = _active_share(activations, positions)
     return share_of_units(share < frequency, share)
 
@@ -214,7 +214,7 @@ def saturated_unit_ratio(
         >>> saturated_unit_ratio(torch.tensor([[0.999, 0.2], [-0.995, 1.0]]))
         tensor(0.5000, dtype=torch.float64)
     """
-    check_share("frequency", frequency)
+    check_number("frequency", frequency, "(0, 1]")
     rows = as_samples(activations, positions)
     share = at_bounds(rows, bounds, tolerance).mean(0, dtype=torch.float64)
     return share_of_units(share >= frequency, rows)
@@ -234,7 +234,7 @@ def at_bounds(activations: Tensor, bounds: tuple[float, float], tolerance: float
     Raises:
         InvalidArgumentError: If ``tolerance`` is out of range or the bounds are not in order.
     """
-    check_share("tolerance", tolerance)
+    check_number("tolerance", tolerance, "(0, 1]")
     lower, upper = bounds
     if not lower < upper:
         raise InvalidArgumentError(f"bounds={bounds}", "a smaller and a larger number", "Use (-1, 1) for tanh")
@@ -264,7 +264,7 @@ def duplicate_unit_ratio(activations: Tensor, threshold: float = 0.95, *, positi
         >>> duplicate_unit_ratio(torch.stack([x, 5 - 2 * x, x % 2, 0 * x], dim=1))
         tensor(0.5000, dtype=torch.float64)
     """
-    check_share("threshold", threshold)
+    check_number("threshold", threshold, "(0, 1]")
     rows = as_samples(activations, positions).double()
     return share_of_units(duplicates(rows - rows.mean(0), rows, threshold), rows)
 

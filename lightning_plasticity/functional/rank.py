@@ -12,8 +12,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_plasticity.errors import InvalidArgumentError
-from lightning_plasticity.functional.spectrum import Positions, as_samples, check_share, rounding_unit, spectrum
+from lightning_plasticity.errors import InvalidArgumentError, check_number
+from lightning_plasticity.functional.spectrum import Positions, as_samples, rounding_unit, spectrum
 
 
 def effective_rank(
@@ -194,7 +194,7 @@ def approximate_rank(
 
 
 def _approximate_rank(sigma: Tensor, threshold: float, power: int) -> Tensor:
-    check_share("threshold", threshold)
+    check_number("threshold", threshold, "(0, 1]")
     if power not in {1, 2}:
         raise InvalidArgumentError(f"power={power}", "1 or 2", "Use 2 for variance, 1 for the Nature paper's rank")
     held = _share(sigma).pow(power).cumsum(0)

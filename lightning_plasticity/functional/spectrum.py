@@ -62,20 +62,6 @@ def as_samples(features: Tensor, positions: Positions = "samples") -> Tensor:
     return features.movedim(1, -1).reshape(-1, features.shape[1])
 
 
-def check_share(name: str, share: float) -> None:
-    """Refuse a share outside of ``(0, 1]``.
-
-    Args:
-        name: The argument's name.
-        share: Its value.
-
-    Raises:
-        InvalidArgumentError: If it is out of range.
-    """
-    if not 0 < share <= 1:
-        raise InvalidArgumentError(f"{name}={share}", "a share in (0, 1]", f"Correct `{name}`")
-
-
 def rounding_unit(dtype: torch.dtype) -> float:
     """Return the relative spacing of the numbers of a dtype; 0 for integers, which are exact."""
     return torch.finfo(dtype).eps if dtype.is_floating_point else 0.0

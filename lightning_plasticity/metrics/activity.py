@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
+from lightning_plasticity.errors import check_number
 from lightning_plasticity.functional.dormancy import at_bounds, duplicates, share_of_units
-from lightning_plasticity.functional.spectrum import Positions, as_samples, check_share
+from lightning_plasticity.functional.spectrum import Positions, as_samples
 from lightning_plasticity.metrics.dormancy import UnitMetric
 from lightning_plasticity.metrics.factor import FactorMetric
 
@@ -69,7 +70,7 @@ class DormantByFrequency(FrequencyMetric):
 
     def __init__(self, frequency: float = 0.01, *, positions: Positions = "samples", **kwargs: Any) -> None:
         super().__init__(positions, **kwargs)
-        check_share("frequency", frequency)
+        check_number("frequency", frequency, "(0, 1]")
         self.frequency = frequency
 
     @override
@@ -143,7 +144,7 @@ class SaturatedUnitRatio(FrequencyMetric):
     ) -> None:
         numbers = "_".join(f"{number:g}".replace(".", "p") for number in (*bounds, tolerance))
         super().__init__(positions, f"saturated_{numbers}", **kwargs)
-        check_share("frequency", frequency)
+        check_number("frequency", frequency, "(0, 1]")
         at_bounds(torch.zeros(0), bounds, tolerance)  # refuses wrong arguments before the first batch
         self.bounds, self.tolerance, self.frequency = bounds, tolerance, frequency
 
@@ -202,7 +203,7 @@ class DuplicateUnitRatio(FactorMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(positions=positions, max_features=max_features, **kwargs)
-        check_share("threshold", threshold)
+        check_number("threshold", threshold, "(0, 1]")
         self.threshold = threshold
 
     def mask(self) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import InvalidArgumentError, check_number
 from lightning_plasticity.functional.plasticity import sample_plasticity
 from lightning_plasticity.metrics.base import PlasticityMetric, Reads
 
@@ -45,8 +45,7 @@ class SamplePlasticity(PlasticityMetric):
 
     def __init__(self, eps: float = 1e-8, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if eps <= 0:
-            raise InvalidArgumentError(f"`eps` is {eps}", "a positive number", "Pass another `eps`")
+        check_number("eps", eps, "(0, inf)")
         self.eps = eps
         self.add_state("plasticity_total", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("plasticity_samples", torch.zeros((), dtype=torch.int64), dist_reduce_fx="sum")

@@ -7,9 +7,8 @@ from typing import Any
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import InvalidArgumentError, check_number
 from lightning_plasticity.functional import rank
-from lightning_plasticity.functional.spectrum import check_share
 from lightning_plasticity.metrics.factor import SpectralMetric
 
 
@@ -151,7 +150,7 @@ class ApproximateRank(SpectralMetric):
 
     def __init__(self, threshold: float = 0.99, power: int = 2, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_share("threshold", threshold)
+        check_number("threshold", threshold, "(0, 1]")
         if power not in {1, 2}:
             raise InvalidArgumentError(f"power={power}", "1 or 2", "Use 2 for variance, 1 for the Nature paper's rank")
         self.threshold, self.power = threshold, power

@@ -22,7 +22,7 @@ class DiagonalMemory:
     def add(self, parameter: Tensor, values: Tensor) -> None:
         """Add diagonal entries of a parameter."""
         known = self._diagonal.get(parameter)
-        self._diagonal[parameter] = values if known is None else known.add_(values)
+        self._diagonal[parameter] = values if known is None else known + values
 
     def take(self, parameter: Tensor) -> Tensor:
         """Return the diagonal entries that belong to ``parameter``, and forget them.
@@ -48,10 +48,9 @@ class DiagonalMemory:
         self._averaged = True
         if not (distributed.is_available() and distributed.is_initialized()) or distributed.get_world_size() == 1:
             return
-        parts = list(self._diagonal.values())
-        if parts:
-            flat = torch.cat([part.flatten() for part in parts])
+        if self._diagonal:
+            flat = torch.cat([part.flatten() for part in self._diagonal.values()])
             distributed.all_reduce(flat)
             flat /= distributed.get_world_size()
-            for part, mean in zip(parts, torch.split(flat, [part.numel() for part in parts]), strict=True):
-                part.copy_(mean.view_as(part))
+            means = torch.split(flat, [part.numel() for part in self._diagonal.values()])
+            self._diagonal = {p: mean.view_as(p) for p, mean in zip(self._diagonal, means, strict=True)}

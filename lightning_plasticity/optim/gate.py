@@ -12,8 +12,13 @@ from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
-from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, UnsupportedOptimizerError
-from lightning_plasticity.optim.gated import Curvature
+from lightning_plasticity.errors import (
+    InvalidArgumentError,
+    StateMismatchError,
+    UnsupportedOptimizerError,
+    check_optimizer,
+)
+from lightning_plasticity.optim.gated import Curvature, GatedOptimizer
 from lightning_plasticity.optim.noise import NoiseSource
 from lightning_plasticity.optim.settings import Correction, Perturbation, Scaling
 from lightning_plasticity.optim.unit_gates import UnitGates
@@ -48,8 +53,9 @@ class UtilityGate:
             ``torch.distributed`` runs.
 
     Raises:
-        InvalidArgumentError: If a setting is outside its range.
-        UnsupportedOptimizerError: If the optimizer evaluates the loss several times in a step (LBFGS).
+        InvalidArgumentError: If a setting is outside its range, or ``optimizer`` is none.
+        UnsupportedOptimizerError: If the optimizer evaluates the loss several times in a step (LBFGS), or is itself one
+            of UPGD.
         UnsupportedModelError: If units are read by frozen weights only, so that their utility is unknown.
 
     Note:
@@ -82,12 +88,7 @@ class UtilityGate:
         curvature: Curvature | None = None,
         seed: int | None = None,
     ) -> None:
-        if isinstance(optimizer, LBFGS):
-            raise UnsupportedOptimizerError(
-                "LBFGS in front of which gradients should be perturbed",
-                "an optimizer that uses one gradient per step",
-                "Use SGD, Adam or another first-order optimizer",
-            )
+        _refuse_unsuitable(optimizer)
         self.settings = Perturbation(noise_std, decay_rate, scaling, correction, protecting, gate_scale)
         self.optimizer = optimizer
         self.noise = NoiseSource(seed)
@@ -119,7 +120,12 @@ class UtilityGate:
 
         Args:
             optimizer: The new optimizer. The gate is detached from the old one.
+
+        Raises:
+            InvalidArgumentError: If ``optimizer`` is none.
+            UnsupportedOptimizerError: If its gradients cannot be gated.
         """
+        _refuse_unsuitable(optimizer)
         self.detach()
         self.optimizer = optimizer
 
@@ -215,6 +221,23 @@ class UtilityGate:
             )
         self.gates.load_state_dict(self.optimizer, state_dict[self.gates.kind])
         self.noise.load_state_dict(state_dict["noise"])
+
+
+def _refuse_unsuitable(optimizer: Optimizer) -> None:
+    check_optimizer(optimizer)
+    name = type(optimizer).__name__
+    if isinstance(optimizer, LBFGS):
+        raise UnsupportedOptimizerError(
+            "LBFGS in front of which gradients should be perturbed",
+            "an optimizer that uses one gradient per step",
+            "Use SGD, Adam or another first-order optimizer",
+        )
+    if isinstance(optimizer, GatedOptimizer):
+        raise UnsupportedOptimizerError(
+            f"{name} behind another gate, although it perturbs and holds back gradients itself",
+            "an optimizer that takes gradients as they are",
+            f"Drop the UtilityGate or UPGDPerturbation, or use SGD or Adam instead of {name}",
+        )
 
 
 class Gates(Protocol):

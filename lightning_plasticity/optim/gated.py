@@ -12,11 +12,11 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 from torch.optim.sgd import sgd
 
-from lightning_plasticity.errors import StateMismatchError, UnsupportedOptimizerError
+from lightning_plasticity.errors import StateMismatchError, UnsupportedOptimizerError, check_number
 from lightning_plasticity.optim.blocks import Block, Treated, Workspace, blocks, gathered, precise_dtype
 from lightning_plasticity.optim.noise import NoiseSource
 from lightning_plasticity.optim.perturbation import divisors, observed, through_gate
-from lightning_plasticity.optim.settings import Perturbation, check
+from lightning_plasticity.optim.settings import Perturbation
 
 _SETTINGS = ("noise_std", "decay_rate", "scaling", "correction", "protecting", "gate_scale")
 
@@ -85,8 +85,9 @@ class GatedOptimizer(Optimizer, ABC):
         """
         super().add_param_group(param_group)
         group = self.param_groups[-1]
-        check("lr", group["lr"], isinstance(group["lr"], Tensor) or group["lr"] >= 0, "a number of at least 0")
-        check("weight_decay", group["weight_decay"], group["weight_decay"] >= 0, "a number of at least 0")
+        if not isinstance(group["lr"], Tensor):
+            check_number("lr", group["lr"], "[0, inf)")
+        check_number("weight_decay", group["weight_decay"], "[0, inf)")
         Perturbation(**{name: group[name] for name in _SETTINGS})
         for i, parameter in enumerate(group["params"]):
             refuse(parameter, f"parameter {i} of group {len(self.param_groups) - 1}", type(self).__name__)

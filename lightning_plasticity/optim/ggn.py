@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError
+from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError, check_number
 from lightning_plasticity.optim.diagonal import DiagonalMemory
 from lightning_plasticity.optim.noise import NoiseSource
-from lightning_plasticity.optim.settings import check
 
 _LOSSES = (nn.CrossEntropyLoss, nn.MSELoss, nn.BCEWithLogitsLoss)
 _LAYERS = (
@@ -54,7 +53,7 @@ class SampledGaussNewton(DiagonalMemory):
 
     def __init__(self, model: nn.Module, loss: nn.Module, *, samples: int = 1, seed: int | None = None) -> None:
         super().__init__()
-        check("samples", samples, samples >= 1, "a number of at least 1")
+        check_number("samples", samples, "[1, inf)", whole=True)
         _check_loss(loss)
         self.model, self.loss, self.samples = model, loss, samples
         self.source = NoiseSource(seed)

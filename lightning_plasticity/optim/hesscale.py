@@ -7,6 +7,7 @@ second derivative times ``g``. Mixed derivatives by two different outputs are dr
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -21,11 +22,6 @@ from lightning_plasticity.optim.diagonal import DiagonalMemory
 from lightning_plasticity.optim.hesscale_rules import LEAF
 from lightning_plasticity.optim.hesscale_table import BROADCASTS, MOVES, RULES
 
-Edges = tuple[tuple[Node | None, int], ...]
-Graph = dict[Node, tuple[str, Edges]]
-
-_AT_ONCE = {LEAF, "TBackward0"}  # linear, of one output, and met at every layer: what arrives is handed on
-
 
 class HesScale(DiagonalMemory):
     """The diagonal of the Hessian of the loss, approximated at about the cost of a second backward pass.
@@ -38,6 +34,7 @@ class HesScale(DiagonalMemory):
     cross-entropy with logits. Other operations are refused by name, before the backward pass.
 
     Values accumulate over backward passes as gradients do, until they are taken or the gradient is set to None.
+    Activation checkpointing lends what an operation has saved only once, to the gradient, so it does not go with this.
 
     Args:
         model: Names its parameters in messages.
@@ -82,19 +79,72 @@ class HesScale(DiagonalMemory):
         return loss
 
 
+class _Operation:
+    """A node of the graph, and the second derivatives by its outputs that have come so far."""
+
+    __slots__ = ("arrived", "awaited", "name", "node", "rule", "waits_for_gradient", "ways")
+
+    def __init__(self, node: Node) -> None:
+        self.node, self.name = node, node.name()
+        self.rule = RULES.get(self.name)
+        self.waits_for_gradient = self.rule is not None and self.rule.bend is not None
+        self.ways: list[_Way | None] = []
+        self.awaited = 0  # ways to here that have not delivered yet
+        self.arrived: dict[int, Tensor] = {}
+
+    def passed(self, gradient: Tensor | None) -> Sequence[Tensor | None]:
+        """Return the second derivatives by every input, and forget those by the outputs."""
+        arrived, self.arrived = self.arrived, {}
+        if self.rule is not None:
+            needed = tuple(way is not None for way in self.ways)
+            values = self.rule(self.node, gradient, arrived.get(0), needed)
+            return [self._of_size(i, value) for i, value in enumerate(values)] if self.name in BROADCASTS else values
+        if not arrived:
+            return [None] * len(self.ways)
+        outputs = [arrived.get(i) for i in range(len(self.node._input_metadata))]
+        moved: Any = self.node(*outputs)  # type: ignore[operator]
+        return moved if isinstance(moved, tuple) else (moved,)
+
+    def _of_size(self, i: int, value: Tensor | None) -> Tensor | None:
+        """Sum what was broadcast."""
+        following, position = self.node.next_functions[i]
+        if value is None or following is None:
+            return None
+        return value.sum_to_size(following._input_metadata[position].shape)
+
+
+_Way = tuple[_Operation, int, bool]  # where to, by which of its outputs, and whether through a transposition
+
+
 class _Sweep:
-    """The second derivatives on their way through one graph."""
+    """The second derivatives on their way through one graph.
+
+    They run ahead of the gradient as far as operations are linear, at least in pieces, and wait for it where one is
+    curved: only there is a call from the backward pass needed.
+    """
 
     def __init__(self, owner: HesScale, scale: float) -> None:
         self.owner, self.scale = owner, scale
-        self.pending: dict[Node, dict[int, Tensor]] = {}
-        self._hooks: dict[Node, RemovableHandle] = {}
-        self._graph: Graph = {}
+        self._hooks: dict[_Operation, RemovableHandle] = {}
 
     def prepare(self, root: Node) -> None:
-        """Hook every node between the loss and the parameters."""
-        self._graph = _ancestors(root)
-        reasons = {node: reason for node, (name, _) in self._graph.items() if (reason := _objection(node, name))}
+        """Hook every curved operation between the loss and the parameters."""
+        operations = _ancestors(root)
+        self._refuse_what_has_no_rule(operations)
+        for operation in operations:
+            if operation.waits_for_gradient:
+                self._hooks[operation] = operation.node.register_prehook(partial(self._arrive, operation))
+        if not operations[0].waits_for_gradient:
+            self._advance(operations[0], None)
+
+    def cancel(self) -> None:
+        """Remove the hooks of a backward pass that did not come, which would keep the graph alive."""
+        for hook in self._hooks.values():
+            hook.remove()
+        self._hooks = {}
+
+    def _refuse_what_has_no_rule(self, operations: Sequence[_Operation]) -> None:
+        reasons = {each.node: reason for each in operations if (reason := _objection(each))}
         if reasons:
             places = [f"{_place(node, self.owner.model)}, which {reason}" for node, reason in reasons.items()]
             only_training = all(node.name() == "NativeBatchNormBackward0" for node in reasons)
@@ -104,68 +154,65 @@ class _Sweep:
                 "Use first-order utilities (no curvature)"
                 + (", or put batch normalisation into evaluation mode" if only_training else ""),
             )
-        for node, (name, _) in self._graph.items():
-            if name not in _AT_ONCE:
-                self._hooks[node] = node.register_prehook(partial(self._pass, node))
 
-    def cancel(self) -> None:
-        """Forget the graph, and the hooks of a backward pass that did not come, which would keep it alive."""
-        for hook in self._hooks.values():
-            hook.remove()
-        self._hooks, self._graph, self.pending = {}, {}, {}
-
-    def _pass(self, node: Node, gradients: tuple[Tensor | None, ...]) -> None:
-        """Send what has gathered at a node on to its inputs, just before its gradient passes."""
-        self._hooks.pop(node).remove()
-        gathered = self.pending.pop(node, {})
-        name, edges = self._graph[node]
-        rule = RULES.get(name)
-        if not gathered and (rule is None or rule.bend is None):
-            return
+    def _arrive(self, operation: _Operation, gradients: tuple[Tensor | None, ...]) -> None:
+        """Go on from a curved operation, just before its gradient passes."""
+        self._hooks.pop(operation).remove()
         with torch.no_grad():
-            if rule is None:
-                moved: Any = node(*(gathered.get(i) for i in range(len(gradients))))  # type: ignore[operator]
-                self._deliver(edges, moved if isinstance(moved, tuple) else (moved,))
-            else:
-                needed = tuple(following is not None for following, _ in edges)
-                self._deliver(edges, rule(node, gradients[0], gathered.get(0), needed), resize=name in BROADCASTS)
+            self._advance(operation, gradients[0])
 
-    def _deliver(self, edges: Edges, values: Sequence[Tensor | None], *, resize: bool = False) -> None:
-        for (following, position), value in zip(edges, values, strict=True):
-            if following is not None and value is not None:
-                if resize:
-                    value = value.sum_to_size(following._input_metadata[position].shape)
-                self._gather(following, position, value)
+    def _advance(self, operation: _Operation, gradient: Tensor | None) -> None:
+        """Send on what has arrived at an operation, and at those after it that wait for nothing more."""
+        ready = [operation]
+        while ready:
+            operation = ready.pop()
+            if operation.name == LEAF:
+                self._keep(operation)
+                continue
+            for way, value in zip(operation.ways, operation.passed(gradient), strict=True):
+                if way is None:
+                    continue
+                reached, position, turned = way
+                if value is not None:
+                    value = value.t() if turned else value
+                    known = reached.arrived.get(position)
+                    reached.arrived[position] = value if known is None else known + value
+                reached.awaited -= 1
+                if not (reached.awaited or reached.waits_for_gradient):
+                    ready.append(reached)
 
-    def _gather(self, node: Node, position: int, value: Tensor) -> None:
-        """Add a second derivative to those of the output ``position`` of a node."""
-        name, edges = self._graph[node]
-        if name == LEAF:
-            parameter = node.variable  # type: ignore[attr-defined]
+    def _keep(self, leaf: _Operation) -> None:
+        for value in leaf.arrived.values():
+            parameter = leaf.node.variable  # type: ignore[attr-defined]
             value = value.to(torch.promote_types(parameter.dtype, torch.float32))
             self.owner.add(parameter, value / self.scale if self.scale != 1 else value)
-        elif name == "TBackward0":
-            self._deliver(edges, (value.t(),))
-        else:
-            waiting = self.pending.setdefault(node, {})
-            waiting[position] = waiting[position] + value if position in waiting else value
 
 
-def _ancestors(root: Node) -> Graph:
-    """Return the nodes between a loss and its leaves, from the loss on, with their names and what they lead to."""
-    graph: Graph = {}
-    front = [root]
-    while front:
-        graph.update((node, (node.name(), node.next_functions)) for node in front)
-        reached = dict.fromkeys(following for node in front for following, _ in graph[node][1])
-        front = [node for node in reached if node is not None and node not in graph]
-    return graph
+def _ancestors(root: Node) -> list[_Operation]:
+    """Return the operations between a loss and its leaves, from the loss on, joined by their ways."""
+    known = {root: _Operation(root)}
+    waiting = deque(known.values())
+    while waiting:
+        operation = waiting.popleft()
+        for following, position in operation.node.next_functions:
+            if turned := (following is not None and following.name() == "TBackward0"):
+                following, position = following.next_functions[0]
+            if following is None:
+                operation.ways.append(None)
+                continue
+            reached = known.get(following)
+            if reached is None:
+                reached = known[following] = _Operation(following)
+                waiting.append(reached)
+            reached.awaited += 1
+            operation.ways.append((reached, position, turned))
+    return list(known.values())
 
 
-def _objection(node: Node, name: str) -> str:
-    if name in RULES:
-        return RULES[name].objection(node)
-    return "" if name in MOVES or name == LEAF else "has no rule"
+def _objection(operation: _Operation) -> str:
+    if operation.rule is not None:
+        return operation.rule.objection(operation.node)
+    return "" if operation.name in MOVES or operation.name == LEAF else "has no rule"
 
 
 def _place(node: Node, model: nn.Module) -> str:

@@ -32,11 +32,14 @@ class Rule:
         bend: Returns what the operation's own curvature adds to ``h`` of its first input, from the node and ``g``; None
             for an operation that is linear, at least in pieces.
         objection: Returns why a node cannot be passed after all, or an empty string.
+        finish: The last part of the way, from the node and the sum of what ``send`` and ``bend`` return; None if they
+            go all of it.
     """
 
     send: Send
     bend: Function | None = None
     objection: Callable[[Any], str] = lambda node: ""
+    finish: Function | None = None
 
     def __call__(self, node: Any, g: Tensor | None, h: Tensor | None, needed: Needed) -> Values:
         """Return ``h`` of every input; None where it is zero."""
@@ -45,6 +48,8 @@ class Rule:
             bent = self.bend(node, g.to(torch.promote_types(g.dtype, torch.float32)))
             first = values[0]
             values[0] = bent if first is None else first + bent
+        if self.finish is not None and values[0] is not None:
+            values[0] = self.finish(node, values[0])
         return values
 
 
@@ -58,7 +63,7 @@ def saved(node: Any, name: str) -> Tensor:
     return tensor
 
 
-def _again(node: Any, h: Tensor) -> Tensor:
+def again(node: Any, h: Tensor) -> Tensor:
     """Return ``J^T h`` for the first input, the gradient's own way back."""
     return _tuple(node(h))[0]  # type: ignore[return-value]
 
@@ -129,7 +134,7 @@ def times(node: Any, h: Tensor, needed: Needed) -> Values:
 
 def over(node: Any, h: Tensor, needed: Needed) -> Values:
     """Division by a constant."""
-    return _again(node, h / saved(node, "other")), None
+    return again(node, h / saved(node, "other")), None
 
 
 def by_activation(node: Any) -> str:
@@ -152,38 +157,45 @@ def plus(sign: int) -> Send:
 # ------------------------------------------------------------------------------------------- element by element
 
 
+def once(node: Any, h: Tensor, needed: Needed) -> Values:
+    """Half the way through a diagonal ``J``."""
+    return (again(node, h), *(None for _ in needed[1:]))
+
+
 def twice(node: Any, h: Tensor, needed: Needed) -> Values:
     """``J`` is diagonal."""
-    first = _again(node, h)
-    return (_again(node, first), *(None for _ in needed[1:]))
+    return once(node, again(node, h), needed)
+
+
+def curved(relative: Function) -> Rule:
+    """Return the rule of a function with ``f'' = f' r``: ``J (J h + r g)``, where ``relative`` returns ``r g``."""
+    return Rule(once, relative, finish=again)
 
 
 def prelu(node: Any, h: Tensor, needed: Needed) -> Values:
     """Input and slope of a PReLU."""
     slope = _tuple(node(h * saved(node, "self").clamp(max=0)))[1] if needed[1] else None
-    return _again(node, _again(node, h)), slope
+    return again(node, again(node, h)), slope
 
 
 def tanh(node: Any, g: Tensor) -> Tensor:
-    """Second derivative of tanh."""
-    y = saved(node, "result").to(g.dtype)
-    return -2 * g * y * (1 - y.square())
+    """Curvature of tanh relative to its slope."""
+    return -2 * g * saved(node, "result")
 
 
 def sigmoid(node: Any, g: Tensor) -> Tensor:
-    """Second derivative of the logistic sigmoid."""
-    y = saved(node, "result").to(g.dtype)
-    return g * y * (1 - y) * (1 - 2 * y)
+    """Curvature of the logistic sigmoid relative to its slope."""
+    return g * (1 - 2 * saved(node, "result"))
 
 
 def exp(node: Any, g: Tensor) -> Tensor:
-    """Second derivative of exp."""
-    return g * saved(node, "result")
+    """Curvature of exp relative to its slope."""
+    return g
 
 
 def sqrt(node: Any, g: Tensor) -> Tensor:
-    """Second derivative of the square root."""
-    return -0.25 * g / saved(node, "result") ** 3
+    """Curvature of the square root relative to its slope."""
+    return -0.5 * g / saved(node, "result").square()
 
 
 def bent(function: Function) -> Function:
@@ -210,7 +222,7 @@ def elu(node: Any, x: Tensor) -> Tensor:
 
 def mean(node: Any, h: Tensor, needed: Needed) -> Values:
     """A mean, over some or all dimensions."""
-    spread = _again(node, h)
+    spread = again(node, h)
     return (spread * (h.numel() / spread.numel()),)
 
 
@@ -223,7 +235,7 @@ def average_pool(pool: Callable[..., Tensor], dims: int) -> Send:
         pads, own = (node._saved_ceil_mode, node._saved_count_include_pad), node._saved_divisor_override
         inside = pool(ones, *where, *pads, divisor_override=1)
         weight = pool(ones, *where, *pads, divisor_override=own) / inside
-        return (_again(node, h * weight[0, 0]),)
+        return (again(node, h * weight[0, 0]),)
 
     return send
 
@@ -236,7 +248,7 @@ def adaptive_pool(dims: int) -> Send:
         for size, out in zip(saved(node, "self").shape[-dims:], h.shape[-dims:], strict=True):
             widths = [math.ceil((i + 1) * size / out) - i * size // out for i in range(out)]
             weight = weight[..., None] / torch.tensor(widths, dtype=h.dtype, device=h.device)
-        return (_again(node, h * weight),)
+        return (again(node, h * weight),)
 
     return send
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import check_seed
 
 _OFFSET = 0x5DEECE66D  # so that the noise does not repeat the very numbers that initialised the weights
 _SEEDS = 2**63 - 1
@@ -19,7 +19,7 @@ class NoiseSource:
             process 0 at the first draw if ``torch.distributed`` runs.
 
     Raises:
-        InvalidArgumentError: If the seed is negative.
+        InvalidArgumentError: If the seed is no whole number, or negative.
 
     Example:
         >>> zeros = torch.zeros(4)
@@ -28,10 +28,9 @@ class NoiseSource:
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        if seed is not None and seed < 0:
-            raise InvalidArgumentError(f"`seed` is {seed}", "a number of at least 0, or None", "Pass another `seed`")
+        check_seed(seed)
         self._agreed = seed is not None
-        self._seed = ((torch.initial_seed() if seed is None else seed) + _OFFSET) % _SEEDS
+        self._seed = (int(torch.initial_seed() if seed is None else seed) + _OFFSET) % _SEEDS
         self._generators: dict[str, torch.Generator] = {}
         self._restored: dict[str, Tensor] = {}
 

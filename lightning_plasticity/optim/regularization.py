@@ -13,9 +13,14 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
-from lightning_plasticity.errors import StateMismatchError, UnsupportedModelError
+from lightning_plasticity.errors import (
+    StateMismatchError,
+    UnsupportedModelError,
+    check_choice,
+    check_number,
+    check_optimizer,
+)
 from lightning_plasticity.optim.noise import NoiseSource
-from lightning_plasticity.optim.settings import check
 
 
 class AfterStep(ABC):
@@ -26,6 +31,7 @@ class AfterStep(ABC):
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
+        check_optimizer(optimizer)
         self.optimizer = optimizer
         self._handle: RemovableHandle | None = None
 
@@ -107,9 +113,9 @@ class Decay(AfterStep):
         toward: Literal["zero", "initial"] = "zero",
         parameters: Iterable[Tensor] | None = None,
     ) -> None:
-        check("strength", strength, strength >= 0, "a number of at least 0")
-        check("norm", norm, norm in {1, 2}, "1 or 2")
-        check("toward", toward, toward in {"zero", "initial"}, "'zero' or 'initial'")
+        check_number("strength", strength, "[0, inf)")
+        check_choice("norm", norm, (1, 2))
+        check_choice("toward", toward, ("zero", "initial"))
         super().__init__(optimizer)
         self.strength, self.norm, self.toward = strength, norm, toward
         self.chosen = None if parameters is None else set(parameters)
@@ -203,9 +209,9 @@ class ShrinkPerturb:
         parameters: Iterable[Tensor] | None = None,
         seed: int | None = None,
     ) -> None:
-        check("shrink", shrink, 0 <= shrink <= 1, "a number in [0, 1]")
-        check("noise_std", noise_std, noise_std >= 0, "a number of at least 0")
-        check("noise", noise, noise in {"gaussian", "initialization"}, "'gaussian' or 'initialization'")
+        check_number("shrink", shrink, "[0, 1]")
+        check_number("noise_std", noise_std, "[0, inf)")
+        check_choice("noise", noise, ("gaussian", "initialization"))
         self.model, self.shrink, self.noise_std, self.noise = model, shrink, noise_std, noise
         self.chosen = list(model.parameters() if parameters is None else parameters)
         self.source = NoiseSource(seed)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import check_choice, check_number
 
 Scaling = Literal["global", "local", "abs", "none"]
 Correction = Literal["paper", "reference"]
@@ -44,24 +43,8 @@ class Perturbation:
     gate_scale: float = 1.0
 
     def __post_init__(self) -> None:
-        check("noise_std", self.noise_std, 0 <= self.noise_std < math.inf, "a number of at least 0")
-        check("decay_rate", self.decay_rate, 0 <= self.decay_rate < 1, "a number in [0, 1)")
-        check("scaling", self.scaling, self.scaling in get_args(Scaling), "'global', 'local', 'abs' or 'none'")
-        check("correction", self.correction, self.correction in get_args(Correction), "'paper' or 'reference'")
-        check("gate_scale", self.gate_scale, 0 < self.gate_scale < math.inf, "a positive number")
-
-
-def check(name: str, value: object, valid: bool, expected: str) -> None:
-    """Raise the refusal of an argument unless ``valid``.
-
-    Args:
-        name: Name of the argument.
-        value: The value that was passed.
-        valid: Whether it is acceptable.
-        expected: What would be.
-
-    Raises:
-        InvalidArgumentError: If ``valid`` is False.
-    """
-    if not valid:
-        raise InvalidArgumentError(f"`{name}` is {value!r}", expected, f"Pass another `{name}`")
+        check_number("noise_std", self.noise_std, "[0, inf)")
+        check_number("decay_rate", self.decay_rate, "[0, 1)")
+        check_choice("scaling", self.scaling, get_args(Scaling))
+        check_choice("correction", self.correction, get_args(Correction))
+        check_number("gate_scale", self.gate_scale, "(0, inf)")

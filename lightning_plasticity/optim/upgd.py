@@ -10,15 +10,17 @@ What both do at a step, for weight ``w``, gradient ``g``, utility ``u`` and its 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.optim.optimizer import ParamsT
 
+from lightning_plasticity.errors import InvalidArgumentError, check_number
 from lightning_plasticity.optim.blocks import Block, gathered
 from lightning_plasticity.optim.gated import Curvature, GatedOptimizer
-from lightning_plasticity.optim.settings import Correction, Scaling, check
+from lightning_plasticity.optim.settings import Correction, Scaling
 
 
 class UPGD(GatedOptimizer):
@@ -201,12 +203,17 @@ class AdaUPGD(GatedOptimizer):
 
         Args:
             param_group: ``params`` and any hyper-parameters that differ from the defaults.
+
+        Raises:
+            InvalidArgumentError: If one is outside of its range.
         """
         super().add_param_group(param_group)
         group = self.param_groups[-1]
+        if not (isinstance(group["betas"], Sequence) and len(group["betas"]) == 2):
+            raise InvalidArgumentError(f"betas={group['betas']!r}", "two numbers in [0, 1)", "Pass (0.9, 0.999)")
         for i, beta in enumerate(group["betas"]):
-            check(f"betas[{i}]", beta, 0 <= beta < 1, "a number in [0, 1)")
-        check("eps", group["eps"], group["eps"] > 0, "a positive number")
+            check_number(f"betas[{i}]", beta, "[0, 1)")
+        check_number("eps", group["eps"], "(0, inf)")
 
     def extra_state(self) -> tuple[str, ...]:
         """Return the names of Adam's two moments."""

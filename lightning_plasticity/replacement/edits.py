@@ -14,7 +14,7 @@ from typing import ClassVar, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import check_number
 from lightning_plasticity.replacement.initializers import (
     Family,
     check_initializer,
@@ -101,10 +101,7 @@ class RedrawIncoming:
     def __post_init__(self) -> None:
         if self.initializer is not None:
             check_initializer(self.initializer)
-        if not 0 < self.gain < math.inf:
-            raise InvalidArgumentError(
-                f"gain={self.gain!r}", "a finite number greater than 0", "Pass 1 for tanh, sqrt 2 for ReLU"
-            )
+        check_number("gain", self.gain, "(0, inf)", remedy="Pass 1 for tanh, sqrt 2 for ReLU")
 
     def prepare(self, group: UnitGroup) -> State:
         """Return the distribution of every slot that is redrawn."""
@@ -168,10 +165,7 @@ class CloneBest:
     statistics: ClassVar[tuple[Statistic, ...]] = ()
 
     def __post_init__(self) -> None:
-        if self.noise_std < 0:
-            raise InvalidArgumentError(
-                f"noise_std={self.noise_std!r}", "a number of at least 0", "Pass a share such as 0.1"
-            )
+        check_number("noise_std", self.noise_std, "[0, inf)", remedy="Pass a share such as 0.1")
 
     def prepare(self, group: UnitGroup) -> State:
         """Return nothing: the best unit is found when it is needed."""

@@ -14,6 +14,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
+from lightning_plasticity.errors import check_number
 from lightning_plasticity.units import UnitGroup
 
 State = dict[str, Tensor]
@@ -37,6 +38,9 @@ class Field:
             which all units start afresh; or for the ``"step"`` under way, whose readings a skipped step throws away.
         holds: What the engine itself writes here, per feature; None leaves the field to the statistic.
         dtype: Data type; None takes that of the weights, at least float32, since a bfloat16 trace stalls.
+
+    Raises:
+        InvalidArgumentError: If ``width`` or ``fresh`` is no number.
     """
 
     per: Literal["unit", "feature"] = "unit"
@@ -45,6 +49,10 @@ class Field:
     lasts: Literal["unit", "decision", "step"] = "unit"
     holds: Held | None = None
     dtype: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        check_number("width", self.width, "[0, inf)", whole=True)
+        check_number("fresh", self.fresh, "[-inf, inf]")
 
     def shape(self, group: UnitGroup) -> tuple[int, ...]:
         """Return the shape that the field has in ``group``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import get_args
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import InvalidArgumentError, check_number
 from lightning_plasticity.replacement.edits import Edit
 from lightning_plasticity.replacement.memory import Field
 from lightning_plasticity.replacement.optimizer.memory import StatePolicy
@@ -38,10 +38,8 @@ class Method:
     optimizer_state: StatePolicy = "fresh"
 
     def __post_init__(self) -> None:
-        if isinstance(self.every_n_steps, bool) or not isinstance(self.every_n_steps, int) or self.every_n_steps < 1:
-            raise InvalidArgumentError(
-                f"every_n_steps={self.every_n_steps!r}", "a whole number of at least 1", "Pass 1 to act at every step"
-            )
+        remedy = "Pass 1 to act at every step"
+        check_number("every_n_steps", self.every_n_steps, "[1, inf)", whole=True, remedy=remedy)
         if self.optimizer_state not in get_args(StatePolicy):
             raise InvalidArgumentError(
                 f"optimizer_state={self.optimizer_state!r}", f"one of {get_args(StatePolicy)}", "Choose one of these"

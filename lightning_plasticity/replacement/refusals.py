@@ -8,7 +8,7 @@ from dataclasses import replace
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError
+from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError, check_optimizer
 from lightning_plasticity.replacement.method import Method
 from lightning_plasticity.replacement.statistic import Statistic
 from lightning_plasticity.units import Skipped, UnitGroup, UnitMap
@@ -110,6 +110,21 @@ def treatable(units: UnitMap, optimizers: Sequence[Optimizer], statistics: Seque
 def observed(statistics: Sequence[Statistic]) -> list[str]:
     """Return the names of the statistics that look at activations or their gradients."""
     return [type(each).__name__ for each in statistics if each.reads_activation or each.reads_gradient]
+
+
+def checked_optimizers(optimizer: Optimizer | Sequence[Optimizer]) -> tuple[Optimizer, ...]:
+    """Return the optimizers, unless something else was passed.
+
+    Args:
+        optimizer: What was passed as an optimizer, or as several.
+
+    Raises:
+        InvalidArgumentError: If it, or one of them, is none.
+    """
+    optimizers = tuple(optimizer) if isinstance(optimizer, Sequence) else (optimizer,)
+    for each in optimizers:
+        check_optimizer(each)
+    return optimizers
 
 
 def check_groups(groups: Sequence[UnitGroup], optimizers: Sequence[Optimizer], statistics: Sequence[Statistic]) -> None:

@@ -18,6 +18,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
+from lightning_plasticity.errors import check_seed
 from lightning_plasticity.replacement.distributed import agree, average
 from lightning_plasticity.replacement.events import Listener, ReplacementEvent
 from lightning_plasticity.replacement.memory import Memory
@@ -26,7 +27,13 @@ from lightning_plasticity.replacement.observability import plan
 from lightning_plasticity.replacement.observation import Observation
 from lightning_plasticity.replacement.optimizer.memory import OptimizerMemory
 from lightning_plasticity.replacement.overrides import method_per_group
-from lightning_plasticity.replacement.refusals import check_groups, checked_groups, checked_method, owner_of
+from lightning_plasticity.replacement.refusals import (
+    check_groups,
+    checked_groups,
+    checked_method,
+    checked_optimizers,
+    owner_of,
+)
 from lightning_plasticity.replacement.state import check_state, group_problems, same_groups
 from lightning_plasticity.replacement.treatment import Treatment
 from lightning_plasticity.units import Skipped, UnitGroup, UnitMap
@@ -62,8 +69,8 @@ class UnitReplacer:
             replacement.
 
     Raises:
-        InvalidArgumentError: If ``method`` or ``units`` are none, or an override matches no group or measures something
-            else.
+        InvalidArgumentError: If ``method``, ``units`` or ``optimizer`` are none, or an override matches no group or
+            measures something else.
         StateMismatchError: If ``units`` point to layers that are no longer part of their model.
         UnsupportedModelError: If no group can be treated.
         UnsupportedOptimizerError: If an optimizer keeps its memory in a form that cannot be addressed.
@@ -91,6 +98,7 @@ class UnitReplacer:
         overrides: Mapping[str, Method] | None = None,
         seed: int | None = None,
     ) -> None:
+        check_seed(seed)
         self.method, self._statistics = checked_method(method), method.statistics
         self.groups = checked_groups(units)
         self.methods = method_per_group(self.groups, method, overrides or {})
@@ -98,7 +106,7 @@ class UnitReplacer:
         self.memory = Memory(self.groups, method.fields())
         self._treatments = [Treatment(each, self.memory, i) for i, each in enumerate(self.methods)]
         self.ages = [treatment.ages for treatment in self._treatments]
-        seed = agree(torch.initial_seed() if seed is None else seed, self._device)
+        seed = agree(int(torch.initial_seed() if seed is None else seed) % 2**64, self._device)
         self.generator = torch.Generator().manual_seed(seed)
         self.listeners: list[Listener] = []
         self._observation = Observation(self.memory, self._statistics)
@@ -111,10 +119,11 @@ class UnitReplacer:
             optimizer: The optimizer, or all of them.
 
         Raises:
+            InvalidArgumentError: If one of them is none.
             UnsupportedModelError: If a group is not trained by them.
             UnsupportedOptimizerError: If an optimizer keeps its memory in a form that cannot be addressed.
         """
-        optimizers = (optimizer,) if isinstance(optimizer, Optimizer) else tuple(optimizer)
+        optimizers = checked_optimizers(optimizer)
         check_groups(self.groups, optimizers, self._statistics)
         self.optimizers, self.steps = optimizers, [0] * len(optimizers)
         self.optimizer_memory = [OptimizerMemory(each, self.method.optimizer_state) for each in optimizers]

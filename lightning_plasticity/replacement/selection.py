@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import check_number
 from lightning_plasticity.replacement.ages import Ages
 
 _MANY = 512  # units of which sorting all costs more than looking for the lowest
@@ -156,8 +156,7 @@ class AtMost:
     maturity_threshold: int = 0
 
     def __post_init__(self) -> None:
-        if math.isnan(self.threshold):
-            raise InvalidArgumentError(f"threshold={self.threshold!r}", "a number", "Pass the largest score to replace")
+        check_number("threshold", self.threshold, "[-inf, inf]", remedy="Pass the largest score to replace")
         _check_threshold(self.maturity_threshold)
 
     def due(self, ages: Ages, generator: torch.Generator) -> int:
@@ -211,18 +210,21 @@ def _accrue(ages: Ages, replacement_rate: float, maturity_threshold: int) -> int
 
 
 def _check_rate(rate: float) -> None:
-    if not 0 <= rate <= 1:
-        raise InvalidArgumentError(
-            f"replacement_rate={rate!r}",
-            "a fraction of the mature units per optimizer step, in [0, 1]",
-            "Pass a small number such as 1e-4; 0 switches replacement off",
-        )
+    check_number(
+        "replacement_rate",
+        rate,
+        "[0, 1]",
+        meaning="the fraction of the mature units that is replaced per optimizer step",
+        remedy="Pass a small number such as 1e-4; 0 switches replacement off",
+    )
 
 
 def _check_threshold(threshold: int) -> None:
-    if isinstance(threshold, bool) or not isinstance(threshold, int) or threshold < 0:
-        raise InvalidArgumentError(
-            f"maturity_threshold={threshold!r}",
-            "a whole number of optimizer steps, at least 0",
-            "Pass how many steps a new unit is protected, such as 100",
-        )
+    check_number(
+        "maturity_threshold",
+        threshold,
+        "[0, inf)",
+        whole=True,
+        meaning="the optimizer steps for which a new unit is protected",
+        remedy="Pass a number such as 100; 0 protects no unit",
+    )

@@ -15,7 +15,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import check_number
 from lightning_plasticity.replacement.memory import Field, Memory, State
 from lightning_plasticity.replacement.watch import Reading
 from lightning_plasticity.units import UnitGroup
@@ -102,12 +102,13 @@ def check_decay_rate(decay_rate: float) -> None:
     Raises:
         InvalidArgumentError: If it is out of its range.
     """
-    if not 0 <= decay_rate < 1:
-        raise InvalidArgumentError(
-            f"decay_rate={decay_rate!r}",
-            "a number in [0, 1): the share of the running average that survives an optimizer step",
-            "Pass 0.99 as in the paper, or 0 to look at the last step only",
-        )
+    check_number(
+        "decay_rate",
+        decay_rate,
+        "[0, 1)",
+        meaning="the share of the running average that survives an optimizer step",
+        remedy="Pass 0.99 as in the paper, or 0 to look at the last step only",
+    )
 
 
 def corrected(trace: Tensor, decay_rate: float, age: Tensor) -> Tensor:

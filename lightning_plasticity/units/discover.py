@@ -17,6 +17,7 @@ from lightning_plasticity.units.restoring import untouched
 from lightning_plasticity.units.tracing.computed import follow_back
 from lightning_plasticity.units.tracing.execution import Execution
 from lightning_plasticity.units.tracing.frames import Frames
+from lightning_plasticity.units.tracing.grouping import groups_of
 from lightning_plasticity.units.tracing.labels import Labels
 from lightning_plasticity.units.tracing.reasons import branching, left_out
 from lightning_plasticity.units.tracing.rules import label_step
@@ -85,7 +86,7 @@ def discover_units(
     with _default_device(torch.device("cpu")):
         with untouched(model):
             verdict = _settled(model, _on(default, forward), names, through_norms)
-        found = with_unique_names(verdict.groups())
+        found = with_unique_names(groups_of(verdict))
         uncertain = branching(verdict, found)
         certain = [group for group in found if group.name not in uncertain]
         groups = [group for group in certain if residual == "group" or not group.residual]

@@ -23,21 +23,21 @@ def module_names(model: nn.Module) -> dict[nn.Module, str]:
     Returns:
         One name per module, in the order of the model.
     """
-    names = {}
-    transparent = {
-        name
-        for name, m in model.named_modules()
-        if isinstance(m, (nn.DataParallel, nn.parallel.DistributedDataParallel))
-    }
-    for name, module in model.named_modules():
-        parts = name.split(".") if name else []
-        kept = [
-            part
-            for i, part in enumerate(parts)
-            if part not in _WRAPPERS and not (part == "module" and ".".join(parts[:i]) in transparent)
-        ]
-        names[module] = ".".join(kept)
-    return names
+    named = list(model.named_modules())
+    parallel = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+    transparent = {name for name, module in named if isinstance(module, parallel)}
+    return {module: _without_wrappers(name, transparent) for name, module in named}
+
+
+def _without_wrappers(name: str, transparent: set[str]) -> str:
+    """Return the name of a module without the parts that wrappers add; ``transparent`` keep a model as ``module``."""
+    parts = name.split(".")
+    kept = [
+        part
+        for i, part in enumerate(parts)
+        if part not in _WRAPPERS and not (part == "module" and ".".join(parts[:i]) in transparent)
+    ]
+    return ".".join(kept)
 
 
 def modules_by_name(model: nn.Module) -> dict[str, nn.Module]:

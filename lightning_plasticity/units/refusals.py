@@ -40,12 +40,12 @@ def check_model(model: nn.Module) -> None:
         raise InvalidArgumentError(
             f"model of type {type(model).__name__}", "an nn.Module", "Pass the module whose units are to be found"
         )
-    names = module_names(model)
+    modules = list(model.modules())
     for refusal in _REFUSALS:
-        found = [
-            f"{name!r}" if name else "the model itself" for module, name in names.items() if refusal.applies(module)
-        ]
-        if found:
+        refused = [module for module in modules if refusal.applies(module)]
+        if refused:
+            names = module_names(model)
+            found = [f"{names[module]!r}" if names[module] else "the model itself" for module in refused]
             raise UnsupportedModelError(f"{refusal.found}: {', '.join(found)}", refusal.expected, refusal.remedy)
 
 

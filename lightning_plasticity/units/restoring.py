@@ -8,7 +8,6 @@ import warnings
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from copy import copy
 from typing import Any
 
 import torch
@@ -52,7 +51,7 @@ def attributes_restored(model: nn.Module) -> Generator[None, None, None]:
     saved = []
     for module in model.modules():
         attributes = vars(module)
-        contents = {name: copy(value) for name, value in attributes.items() if type(value) in _CONTAINERS}
+        contents = {name: value.copy() for name, value in attributes.items() if type(value) in _CONTAINERS}
         saved.append((attributes, dict(attributes), contents))
     try:
         yield
@@ -61,7 +60,8 @@ def attributes_restored(model: nn.Module) -> Generator[None, None, None]:
             attributes.clear()
             attributes.update(before)
             for name, content in contents.items():
-                refill(before[name], content)
+                if content or before[name]:  # most are empty: the hooks that a module does not have
+                    refill(before[name], content)
 
 
 def refill(container: Any, content: Any) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeAlias
 
 import torch
@@ -68,15 +69,9 @@ class Slot(Bound):
     kind: SlotKind = "weight"
     found_in: tuple[int, ...] = field(init=False, repr=False)
     _moved: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict, init=False, repr=False)
-    total_features: int = field(init=False, repr=False)
-    _in_order: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Note the shape of the tensor, and whether the units lie in one dimension in order: that needs no table."""
-        flat = self.index[0].flatten()
-        object.__setattr__(self, "total_features", flat.numel())
-        in_order = len(self.dims) == 1 and torch.equal(flat.cpu(), torch.arange(flat.numel(), device="cpu"))
-        object.__setattr__(self, "_in_order", in_order)
+        """Note the shape of the tensor."""
         object.__setattr__(self, "found_in", tuple(self.tensor.shape))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -102,6 +97,12 @@ class Slot(Bound):
         """The value at which the entries do nothing (0 for a bias, 1 for a scale); None for weights and the carried."""
         return _NEUTRAL.get(self.kind)
 
+    @cached_property
+    def _in_order(self) -> bool:
+        """Whether the units lie in one dimension in order, so that they need no table."""
+        flat = self.index[0].flatten().cpu()
+        return len(self.dims) == 1 and torch.equal(flat, torch.arange(flat.numel(), device="cpu"))
+
     @property
     def size(self) -> int:
         """The number of units ``U``."""
@@ -111,6 +112,11 @@ class Slot(Bound):
     def features(self) -> int:
         """The number of features per unit ``K``."""
         return self.index[0].shape[1]
+
+    @cached_property
+    def total_features(self) -> int:
+        """The number of features of all units, ``U * K``."""
+        return self.index[0].numel()
 
     @property
     def whole_dim(self) -> int | None:

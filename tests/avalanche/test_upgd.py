@@ -86,6 +86,17 @@ def test_the_noise_differs_from_step_to_step_and_repeats_with_the_seed():
     assert spread == pytest.approx(0.1 * 8**0.5, rel=0.2)
 
 
+@pytest.mark.parametrize(
+    ("plugin", "name", "value"),
+    [(UPGDPlugin, "per", "layer"), (UPGDPlugin, "noise_std", "0.1"), (UPGDPlugin, "seed", -1),
+     (ShrinkAndPerturbPlugin, "shrink", 2.0), (ShrinkAndPerturbPlugin, "noise_std", None),
+     (ShrinkAndPerturbPlugin, "noise", "uniform"), (ShrinkAndPerturbPlugin, "seed", 0.5)],
+)  # fmt: skip
+def test_values_out_of_range_are_refused_before_any_training(plugin, name, value):
+    with pytest.raises(InvalidArgumentError, match=rf"{name}={value!r}"):
+        plugin(**{name: value})
+
+
 def test_an_unknown_period_is_refused():
     with pytest.raises(InvalidArgumentError, match=r"every='epoch'.*'experience' or 'step'"):
         ShrinkAndPerturbPlugin(every="epoch")

@@ -394,9 +394,9 @@ def test_a_model_with_nothing_to_watch_is_refused(tmp_path):
         ({"metrics": []}, r"metrics=\[\].*a list of names"),
         ({"aggregate": "mean"}, r"aggregate='mean'.*Pass a tuple"),
         ({"aggregate": ("median",)}, r"aggregate=\('median',\).*'mean', 'min' and 'max'"),
-        ({"every_n_steps": 0}, r"every_n_steps=0.*at least 1"),
-        ({"batches": 0}, r"batches=0.*at least 1"),
-        ({"max_samples": 0}, r"max_samples=0.*at least 1"),
+        ({"every_n_steps": 0}, r"every_n_steps=0.*in \[1, inf\)"),
+        ({"batches": 0}, r"batches=0.*in \[1, inf\)"),
+        ({"max_samples": 0}, r"max_samples=0.*in \[1, inf\)"),
         ({"every_n_steps": None}, r"never measures.*`epoch_ends=True`"),
         ({"histogram_every_n_steps": 150}, r"histogram_every_n_steps=150.*multiple of every_n_steps=100"),
         (

@@ -172,17 +172,17 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(noise, tmp_path):
     ("name", "value", "expected"),
     [
         ("shrink", 2.0, r"in \[0, 1\]"),
-        ("noise_std", -1.0, "at least 0"),
+        ("noise_std", -1.0, r"in \[0, inf\)"),
         ("noise", "uniform", "'gaussian'"),
         ("every", "year", "'experience'"),
-        ("every_n_steps", 0, "at least 1"),
+        ("every_n_steps", 0, r"in \[1, inf\)"),
     ],
 )
 def test_values_out_of_range_are_refused(name, value, expected):
-    with pytest.raises(InvalidArgumentError, match=rf"`{name}` is {value!r}.*{expected}"):
+    with pytest.raises(InvalidArgumentError, match=rf"{name}={value!r}.*{expected}"):
         ShrinkAndPerturb(**{name: value})
 
 
 def test_a_negative_strength_is_refused():
-    with pytest.raises(InvalidArgumentError, match=r"`strength` is -1.*at least 0"):
+    with pytest.raises(InvalidArgumentError, match=r"strength=-1.*in \[0, inf\)"):
         L2Regularization(-1)

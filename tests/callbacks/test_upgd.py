@@ -382,12 +382,18 @@ def test_the_callback_can_be_copied_and_described():
         ("per", "layer", "'weight' or 'unit'"),
         ("when", "never", "'before_clipping' or 'after_clipping'"),
         ("curvature", "hutchinson", "'hesscale', 'ggn_mc' or None"),
-        ("noise_std", -1.0, "at least 0"),
+        ("noise_std", -1.0, r"in \[0, inf\)"),
     ],
 )
 def test_values_out_of_range_are_refused(name, value, expected):
-    with pytest.raises(InvalidArgumentError, match=rf"`{name}` is {value!r}.*{expected}"):
+    with pytest.raises(InvalidArgumentError, match=rf"{name}={value!r}.*{expected}"):
         UPGDPerturbation(**{name: value})
+
+
+@pytest.mark.parametrize("when", ["before_clipping", "after_clipping"])
+def test_a_module_that_trains_with_upgd_is_not_gated_twice(when):
+    with pytest.raises(UnsupportedOptimizerError, match=r"UPGD behind another gate.*Drop the .*UPGDPerturbation"):
+        fit(Regression(lambda p: UPGD(p, lr=0.1)), UPGDPerturbation(when=when))
 
 
 def test_a_pattern_without_a_parameter_is_refused():

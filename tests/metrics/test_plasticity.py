@@ -55,5 +55,5 @@ def test_losses_of_different_shapes_are_refused():
 
 
 def test_a_floor_of_zero_is_refused():
-    with pytest.raises(InvalidArgumentError, match=r"`eps` is 0.*positive.*another `eps`"):
+    with pytest.raises(InvalidArgumentError, match=r"eps=0.*in \(0, inf\).*Correct `eps`"):
         SamplePlasticity(eps=0)

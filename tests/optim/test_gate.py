@@ -1,6 +1,7 @@
 import io
 from itertools import pairwise
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -11,8 +12,9 @@ from lightning_plasticity.errors import (
     UnsupportedModelError,
     UnsupportedOptimizerError,
 )
-from lightning_plasticity.optim import UPGD, UtilityGate
+from lightning_plasticity.optim import UPGD, AdaUPGD, UtilityGate
 from lightning_plasticity.optim.noise import NoiseSource
+from lightning_plasticity.optim.regularization import Decay
 from lightning_plasticity.units import Slot, UnitGroup, discover_units
 
 
@@ -447,5 +449,28 @@ def test_sparse_gradients_are_refused():
 
 
 def test_values_out_of_range_are_refused():
-    with pytest.raises(InvalidArgumentError, match=r"`decay_rate` is 1"):
+    with pytest.raises(InvalidArgumentError, match="decay_rate=1"):
         UtilityGate(torch.optim.SGD(mlp().parameters(), lr=0.1), decay_rate=1)
+
+
+@pytest.mark.parametrize("kind", [UPGD, AdaUPGD])
+def test_an_optimizer_that_is_one_of_upgd_is_not_gated_twice(kind):
+    optimizer = kind(mlp().parameters())
+    with pytest.raises(UnsupportedOptimizerError, match=rf"{kind.__name__} behind another gate.*UPGDPerturb"):
+        UtilityGate(optimizer)
+    gate = UtilityGate(torch.optim.SGD(mlp().parameters(), lr=0.1))
+    with pytest.raises(UnsupportedOptimizerError, match="behind another gate"):
+        gate.rebind(optimizer)
+
+
+@pytest.mark.parametrize("optimizer", [None, "sgd", torch.optim.SGD])
+def test_what_is_no_optimizer_is_refused(optimizer):
+    with pytest.raises(InvalidArgumentError, match=r"an optimizer of type.*torch.optim.Optimizer.*Build one"):
+        UtilityGate(optimizer)
+    with pytest.raises(InvalidArgumentError, match=r"an optimizer of type"):
+        Decay(optimizer, 1.0)
+
+
+def test_a_seed_may_be_a_whole_number_of_numpy():
+    zeros = torch.zeros(20)
+    assert NoiseSource(numpy.int64(3)).draw(zeros, 1.0).equal(NoiseSource(3).draw(zeros, 1.0))

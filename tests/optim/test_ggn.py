@@ -172,7 +172,7 @@ def test_losses_that_backpack_does_not_know_are_refused(loss, message):
 
 
 def test_a_number_of_samples_below_one_is_refused():
-    with pytest.raises(InvalidArgumentError, match=r"`samples` is 0.*at least 1"):
+    with pytest.raises(InvalidArgumentError, match=r"samples=0.*in \[1, inf\)"):
         SampledGaussNewton(mlp(), nn.MSELoss(), samples=0)
 
 

@@ -1,4 +1,5 @@
 import copy
+import weakref
 
 import pytest
 import torch
@@ -424,3 +425,70 @@ def test_all_problems_are_told_at_once():
     model = nn.Sequential(nn.Linear(5, 4), nn.LayerNorm(4), nn.Softmax(-1), nn.Linear(4, 4), nn.GroupNorm(2, 4))
     with pytest.raises(UnsupportedModelError, match=r"NativeGroupNorm of '4'.*Softmax.*NativeLayerNorm of '1'"):
         HesScale(model).watch(model(X.float()).square().sum())
+
+
+def test_branches_that_meet_again_wait_for_each_other():
+    """A straight way beside a curved one: what reaches the sum early must not go on without the rest."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b, self.c = nn.Linear(1, 1), nn.Linear(1, 1), nn.Linear(1, 1)
+
+        def forward(self, x):
+            x = self.a(x)
+            return self.c(torch.cat([x.relu(), self.b(x.tanh()).sigmoid() + x, x.exp()], 1).sum(1, keepdim=True))
+
+    x = torch.tensor([[0.4], [1.7], [0.3]]).double()
+    net = Net().double()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.fill_(0.7)
+    got = approximated(net, lambda model: (model(x) - 1).square().mean())
+    truth = exact(net, lambda model: (model(x) - 1).square().mean())
+    for name in ("c.weight", "c.bias", "b.weight", "b.bias"):
+        torch.testing.assert_close(got[name], truth[name], rtol=1e-12, atol=0)
+    # three ways from one number: the mixed derivatives of the last sum are dropped, those along each way are not
+    y = (0.7 * x + 0.7).requires_grad_()
+    t, s = y.tanh(), (0.7 * y.tanh() + 0.7).sigmoid()
+    out = 0.7 * (y.relu() + s + y + y.exp()) + 0.7
+    g, h = 2 * (out - 1) / 3 * 0.7, 2 / 3 * 0.7**2
+    inner = h * (s * (1 - s)) ** 2 + g * s * (1 - s) * (1 - 2 * s)
+    by_tanh = inner * 0.7**2
+    g_tanh = g * s * (1 - s) * 0.7
+    total = h + h + h * y.exp() ** 2 + g * y.exp() + by_tanh * (1 - t**2) ** 2 - 2 * g_tanh * t * (1 - t**2)
+    torch.testing.assert_close(got["a.bias"], total.sum(0).detach(), rtol=1e-12, atol=0)
+
+
+def test_a_parameter_that_is_the_prediction_accumulates_too():
+    """Its second derivative arrives as one number spread over all entries, which cannot be written to."""
+    model = nn.Module()
+    model.guess = nn.Parameter(torch.ones(3).double())
+    hesscale = HesScale(model)
+    for _ in range(2):
+        hesscale.watch(functional.mse_loss(model.guess, torch.zeros(3).double())).backward()
+    torch.testing.assert_close(hesscale.take(model.guess), torch.full((3,), 4 / 3).double(), rtol=1e-6, atol=0)
+
+
+def test_only_curved_operations_call_back_from_the_backward_pass():
+    """The sweep is Python: what is linear in pieces is passed in one call, at the curved operation before it."""
+    calls = {}
+    for activation in (nn.ReLU, nn.Tanh):
+        model = nn.Sequential(nn.Linear(5, 4), activation(), nn.Linear(4, 4), activation(), nn.Linear(4, 3))
+        loss = functional.cross_entropy(model(X.float()), LABELS)
+        hesscale = HesScale(model)
+        hesscale.watch(loss)
+        calls[activation.__name__] = len(hesscale._sweep._hooks)
+        loss.backward()
+        assert not hesscale._sweep._hooks
+    assert calls == {"ReLU": 1, "Tanh": 3}
+
+
+def test_a_finished_sweep_keeps_no_graph_alive():
+    model = nn.Linear(5, 3).double()
+    hesscale = HesScale(model)
+    x = X.clone()
+    reference = weakref.ref(x)
+    hesscale.watch(functional.cross_entropy(model(x), LABELS)).backward()
+    del x
+    assert reference() is None

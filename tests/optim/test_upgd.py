@@ -310,24 +310,24 @@ def test_sparse_gradients_are_refused():
 @pytest.mark.parametrize(
     ("name", "value", "expected"),
     [
-        ("lr", -1.0, "at least 0"),
-        ("weight_decay", -1.0, "at least 0"),
-        ("noise_std", -1.0, "at least 0"),
-        ("noise_std", math.inf, "at least 0"),
+        ("lr", -1.0, r"in \[0, inf\)"),
+        ("weight_decay", -1.0, r"in \[0, inf\)"),
+        ("noise_std", -1.0, r"in \[0, inf\)"),
+        ("noise_std", math.inf, r"in \[0, inf\)"),
         ("decay_rate", 1.0, r"in \[0, 1\)"),
         ("scaling", "layer", "'global', 'local', 'abs' or 'none'"),
         ("correction", "none", "'paper' or 'reference'"),
-        ("gate_scale", 0.0, "positive"),
-        ("seed", -1, "at least 0"),
+        ("gate_scale", 0.0, r"in \(0, inf\)"),
+        ("seed", -1, r"in \[0, inf\)"),
     ],
 )
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_values_out_of_range_are_refused_by_name(kind, name, value, expected):
-    with pytest.raises(InvalidArgumentError, match=rf"`{name}` is {value!r}.*{expected}.*Pass another `{name}`"):
+    with pytest.raises(InvalidArgumentError, match=rf"{name}={value!r}.*{expected}.*`{name}`"):
         kind(parameters(), **{name: value})
 
 
-@pytest.mark.parametrize(("name", "value"), [("betas", (0.9, 1.0)), ("eps", 0.0)])
+@pytest.mark.parametrize(("name", "value"), [("betas", (0.9, 1.0)), ("betas", 0.9), ("eps", 0.0)])
 def test_adams_own_values_are_checked_too(name, value):
-    with pytest.raises(InvalidArgumentError, match=rf"`{name}.*Pass another `{name}"):
+    with pytest.raises(InvalidArgumentError, match=rf"{name}.*in [\[(]0, "):
         AdaUPGD(parameters(), **{name: value})

@@ -566,3 +566,19 @@ def test_a_part_trained_in_evaluation_mode_is_warned_about_once():
         warnings.simplefilter("error")
         train(model, optimizer, data(PATIENCE))
     assert replacer.ages[0].replaced > 0
+
+
+@pytest.mark.parametrize("optimizer", [None, "sgd", torch.optim.SGD, [None]])
+def test_what_is_no_optimizer_is_refused(optimizer):
+    model = mlp()
+    units = discover_units(model, torch.randn(2, model[0].in_features))
+    with pytest.raises(InvalidArgumentError, match=r"an optimizer of type.*torch.optim.Optimizer.*Build one"):
+        UnitReplacer(continual_backprop(), units, optimizer)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, "0", True])
+def test_a_seed_that_is_no_whole_number_is_refused(seed):
+    model = mlp()
+    units = discover_units(model, torch.randn(2, model[0].in_features))
+    with pytest.raises(InvalidArgumentError, match=r"seed=.*a whole number"):
+        UnitReplacer(continual_backprop(), units, sgd(model), seed=seed)

@@ -49,7 +49,7 @@ def twins():
     return Model(), (torch.randn(16, 4), torch.randn(16, 4))
 
 
-@specimen({}, may=("first",))
+@specimen({}, refused={"first": "recurrent", "shared": "recurrent", "head": "output"})
 def layer_used_twice():
     class Model(nn.Module):
         def __init__(self) -> None:

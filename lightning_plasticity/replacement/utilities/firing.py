@@ -7,7 +7,6 @@ beyond.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -15,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import check_number
 from lightning_plasticity.replacement.memory import Field, Memory, State
 from lightning_plasticity.replacement.statistic import Samples
 from lightning_plasticity.replacement.watch import Reading
@@ -58,16 +57,14 @@ class InterFiringTime:
     reads_gradient: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        if not self.firing_threshold >= 0:
-            raise InvalidArgumentError(
-                f"firing_threshold={self.firing_threshold!r}", "a magnitude of at least 0", "Pass 0 for ReLU"
-            )
-        if not 0 < self.prior_weight < math.inf:
-            raise InvalidArgumentError(
-                f"prior_weight={self.prior_weight!r}",
-                "a finite number of firings greater than 0",
-                "Pass 100 to judge a unit by its layer until it has fired about as often",
-            )
+        check_number("firing_threshold", self.firing_threshold, "[0, inf]", remedy="Pass 0 for ReLU")
+        check_number(
+            "prior_weight",
+            self.prior_weight,
+            "(0, inf)",
+            meaning="a number of firings",
+            remedy="Pass 100 to judge a unit by its layer until it has fired about as often",
+        )
 
     def fields(self) -> Mapping[str, Field]:
         """Return the steps since the last firing, the histogram of earlier ones, and the firings of the step."""

@@ -290,5 +290,5 @@ def _hand_over(
     varying = frozenset(dim for dim in counted if shown.shape[dim] > 1)
     here = along.setdefault((id(use.weight), source), counted - varying if use.role == "in" else varying)
     source.orientations.add(here)
-    source.calls += use.role == "in"
+    source.calls[use.run] += use.role == "in"
     run.record(source, use.role, here, shown, use.time)

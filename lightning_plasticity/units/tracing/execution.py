@@ -100,11 +100,13 @@ class Execution:
 
     def identity(self, tensor: Tensor) -> Hashable | None:
         """Return all that rules may learn about ``tensor``; None if they may look at its values or at its history."""
-        source = self.sources.find(tensor)
-        if source is None and (not tensor.is_floating_point() or self.shadow.origin(tensor) is Origin.DERIVED):
+        source, labels = self.sources.find(tensor), self.shadow.labels(tensor)
+        if source is not None:
+            return id(source), geometry(tensor), id(labels)
+        origin = self.shadow.origin(tensor)
+        if origin is Origin.DERIVED or not tensor.is_floating_point():
             return None
-        labels = self.shadow.labels(tensor)
-        return (id(source), geometry(tensor) if source else tuple(tensor.shape), id(labels), self.is_data(tensor))
+        return origin, tuple(tensor.shape), id(labels)
 
     # -- labels of tensors ------------------------------------------------------------------------------------------
 
@@ -171,7 +173,7 @@ class Execution:
         along = orientation(source, weight, contracted)
         born = self.sources.row_labels(source, weight, rows, along)
         source.orientations.add(along)
-        source.calls += 1
+        source.calls[self.runs] += 1
         self.record(source, "in", along, source.own_shape(weight, born, NOBODY), self.clock)
         return self.labels.alive(born)
 
@@ -199,13 +201,14 @@ class Execution:
     def _feeds_itself(self, source: Source, along: Orientation, columns: Tensor) -> bool:
         """Return whether the columns of a weight, used for the second time in a run, read what its rows wrote."""
         rows = self.uses.get((source, "in", along))
-        if rows is None or source.calls < self.runs:
+        if rows is None or not source.calls[self.runs]:
             return False
         read, written = (self.labels.find(labels[labels > 0]) for labels in (columns, rows.labels))
         return bool(torch.isin(read, written).any())
 
     def _derive(self, weight: Tensor, role: Role, labels: Tensor) -> None:
-        self.derived.append(DerivedUse(weight, role, labels, self.clock, self.frames.path, len(self.tape.steps)))
+        end = len(self.tape.steps)
+        self.derived.append(DerivedUse(weight, role, labels, self.clock, self.runs, self.frames.path, end))
 
     def record(self, source: Source, role: Role, along: Orientation, labels: Tensor, time: int) -> None:
         """Note the units of the rows or columns of a weight.

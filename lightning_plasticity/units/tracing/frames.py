@@ -72,10 +72,19 @@ class Frames:
 
     def watch(self) -> list[RemovableHandle]:
         """Hook every module; return the handles that undo it."""
+
+        def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            with torch._C.DisableTorchFunction():  # a mode that watches the model need not see what is asked here
+                self._enter(module, args, kwargs)
+
+        def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            with torch._C.DisableTorchFunction():
+                self._leave(module, output)
+
         handles = []
         for module in self.names:
-            handles.append(module.register_forward_pre_hook(self._enter, with_kwargs=True))
-            handles.append(module.register_forward_hook(self._leave, always_call=True))
+            handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
+            handles.append(module.register_forward_hook(leave, always_call=True))
         return handles
 
     def restart(self) -> None:
@@ -94,7 +103,7 @@ class Frames:
         self.unwound = ""
         self.executed.add(module)
 
-    def _leave(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+    def _leave(self, module: nn.Module, output: Any) -> None:
         if output is None:  # so it is after an error; the innermost module comes first
             self.unwound = self.unwound or self.path
         self._stack.pop()

@@ -66,7 +66,11 @@ def meet(labels: Labels, a: Tensor | None, b: Tensor | None, manner: Manner = PR
         return b if a is None else a
     if a is b or (a.shape == b.shape and torch.equal(a, b)):
         return a
-    a, b = torch.broadcast_tensors(a, b)  # type: ignore[no-untyped-call]
+    shape = tuple(map(max, a.shape, b.shape))
+    for soft, units in ((b, a), (a, b)):
+        if soft.shape == shape and labels.adopt(soft, units):
+            return units.expand(shape)
+    a, b = a.expand(shape), b.expand(shape)
     result = torch.where(a != NOBODY, a, b)
     differ = (a != b) & (a != NOBODY) & (b != NOBODY)
     if not differ.any():
@@ -75,8 +79,12 @@ def meet(labels: Labels, a: Tensor | None, b: Tensor | None, manner: Manner = PR
     named_by_b = differ & ~clash & (labels.rank(b, adds=manner.adds) > labels.rank(a, adds=manner.adds))
     result = torch.where(named_by_b, b, result)
     if clash.any():
-        codes, inverse = (a[clash] * labels.count + b[clash]).unique(return_inverse=True)
-        result[clash] = _resolve(labels, codes // labels.count, codes % labels.count, manner)[inverse]
+        codes = a[clash] * labels.count + b[clash]
+        if bool((codes[1:] > codes[:-1]).all()):  # as a rule: parameters meet the channels in the order of both
+            result[clash] = _resolve(labels, a[clash], b[clash], manner)
+        else:
+            codes, inverse = codes.unique(return_inverse=True)  # type: ignore[no-untyped-call]
+            result[clash] = _resolve(labels, codes // labels.count, codes % labels.count, manner)[inverse]
     return result
 
 

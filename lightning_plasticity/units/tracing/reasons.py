@@ -48,6 +48,7 @@ def left_out(verdict: Verdict, groups: Sequence[UnitGroup], streams: Sequence[Un
     offered = {slot.path for group in groups for slot in group.slots}
     written = {slot.path for group in groups for slot in group.incoming}
     stream = {s.path for group in streams for s in group.incoming + group.norms}  # who only reads one is no part of it
+    writing = {use.source for use in run.uses.values() if use.role == "in"}
     rows: dict[str, list[Skipped]] = {}
     for source in run.sources.all:
         reasons: list[tuple[str, str]] = []
@@ -59,7 +60,7 @@ def left_out(verdict: Verdict, groups: Sequence[UnitGroup], streams: Sequence[Un
             reasons = [(_RECURRENT_LAYER[0].format(kind), _RECURRENT_LAYER[1])] if source.tensor.ndim > 1 else []
         elif source.undivided:
             reasons = [(source.undivided, _remedy(source.undivided))] if source.is_parameter else []
-        elif any(use.role == "in" and use.source is source for use in run.uses.values()):
+        elif source in writing:
             reasons = _of_rows(verdict, source)
         elif source.is_parameter and source.path not in offered and source.tensor.ndim > 1:
             reasons = [_of_idle(source)] if source.fault or not source.orientations else []
@@ -99,7 +100,7 @@ def _of_rows(verdict: Verdict, source: Source) -> list[tuple[str, str]]:
     rows = [use.labels[use.labels > 0] for use in run.uses.values() if use.role == "in" and use.source is source]
     labels = torch.cat(rows)
     off = run.labels.off[labels]
-    codes = torch.where(off, run.labels.off_reason[labels], verdict.reason[verdict.root[labels]])
+    codes = torch.where(off, run.labels.off_reason[labels], verdict.reason[verdict.unit[labels]])
     faulty = codes[codes != 0]
     if len(faulty) and source.problem:
         return [(f"its {source.name} {source.problem}", _remedy(source.problem))]

@@ -7,7 +7,7 @@ writes into views need no book-keeping of their own. The label tensors are compa
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -16,6 +16,8 @@ from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY
+
+_LARGEST_COMPARED = 2**16
 
 Geometry: TypeAlias = tuple[tuple[int, ...], tuple[int, ...], int, int]
 
@@ -116,6 +118,7 @@ class Shadow:
 
     def __init__(self, on_reinterpret: Callable[[Tensor], None] = lambda labels: None) -> None:
         self._stores: dict[int, _Store] = {}
+        self._known: dict[Hashable, Tensor] = {}
         self._on_reinterpret = on_reinterpret  # told the labels of memory that is read as another dtype
 
     def _store(self, tensor: Tensor, origin: Origin) -> _Store:
@@ -156,7 +159,7 @@ class Shadow:
             return None
         if here not in store.views:
             found = None if tensor.numel() == 0 else compact(self._flat(store, tensor).as_strided(*here[:3]))
-            store.views[here] = found
+            store.views[here] = self._one(found)
         return store.views[here]
 
     def put(self, tensor: Tensor, labels: Tensor | None) -> None:
@@ -166,18 +169,24 @@ class Shadow:
         store = self._store(tensor, Origin.DATA)
         here = geometry(tensor)
         if here == store.base:
-            store.labels = labels
+            store.labels = self._one(labels)
         elif labels is not None or store.labels is not None:
             flat = self._flat(store, tensor)
             flat.as_strided(*here[:3]).copy_(torch.zeros(1, dtype=torch.long) if labels is None else labels)
-            store.labels = compact(flat.as_strided(*store.base[:3]))
+            store.labels = self._one(compact(flat.as_strided(*store.base[:3])))
         store.views.clear()
 
     def remember_view(self, view: Tensor, labels: Tensor | None) -> None:
         """Cache the labels of a view, which whoever made the view could tell cheaply."""
         store = self._stores.get(storage_key(view))
         if store is not None and view.numel() and geometry(view) != store.base:
-            store.views[geometry(view)] = labels
+            store.views[geometry(view)] = self._one(labels)
+
+    def _one(self, labels: Tensor | None) -> Tensor | None:
+        """Return the one tensor that stands for all ``labels`` of these values, so that equal ones are identical."""
+        if labels is None or labels.numel() > _LARGEST_COMPARED:
+            return labels
+        return self._known.setdefault((labels.shape, labels.numpy().tobytes()), labels)
 
     @staticmethod
     def _flat(store: _Store, tensor: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ weight has the same label wherever and however often it is used.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -38,7 +39,7 @@ class Source:
         orientations: In which orientations it was contracted: along which of its dimensions.
         soft: The first label of its entries; None while it was not used element-wise.
         elementwise: Whether it was used element-wise.
-        calls: How often its rows were used.
+        calls: How often its rows were used in each run; a run that recalls what an earlier one concluded counts less.
         recurrent: Whether its columns read what its rows wrote in an earlier use.
         fault: Why none of its entries may be given to a unit; empty if they may.
         used_by: The module that uses a weight computed from it; empty if it is used itself.
@@ -55,7 +56,7 @@ class Source:
     orientations: set[Orientation] = field(default_factory=set)
     soft: int | None = None
     elementwise: bool = False
-    calls: int = 0
+    calls: Counter[int] = field(default_factory=Counter)
     recurrent: bool = False
     fault: str = ""
     used_by: str = ""
@@ -83,6 +84,11 @@ class Source:
         return "" if self.trainable else "is frozen (requires_grad=False), so a new unit could not learn"
 
     @property
+    def is_repeated(self) -> bool:
+        """Whether a run used its rows several times."""
+        return max(self.calls.values(), default=0) > 1
+
+    @property
     def rows(self) -> int:
         """The number of rows in the orientation in which it is used."""
         along = frozenset().union(*self.orientations)
@@ -92,7 +98,8 @@ class Source:
         """Forget what the last runs did with the tensor; keep its labels."""
         self.kinds.clear()
         self.orientations.clear()
-        self.elementwise, self.calls, self.fault, self.undivided = False, 0, "", ""
+        self.calls.clear()
+        self.elementwise, self.fault, self.undivided = False, "", ""
 
     def own_shape(self, view: Tensor, labels: Tensor, missing: int = 0) -> Tensor:
         """Translate compact labels of a view of the tensor to compact labels of the tensor itself.
@@ -155,7 +162,7 @@ class Sources:
         self.labels = labels
         self.all: list[Source] = []
         self._at: dict[int, list[Source]] = {}
-        self._rows: dict[object, dict[int, int]] = {}
+        self._rows: dict[tuple[object, Orientation], tuple[Tensor, Tensor]] = {}
         self._known: dict[object, Tensor] = {}
         seen: set[int] = set()
         for module, path in names.items():
@@ -224,14 +231,21 @@ class Sources:
             view.ndim,
         )
         if exact not in self._known:
-            table = self._rows.setdefault((owner, along), {})
             starts = _starts(view, rows)
-            addresses = starts.reshape(-1).tolist()
-            missing = [a for a in dict.fromkeys(addresses) if a not in table]
-            if missing:
-                table.update(zip(missing, self.labels.fresh(len(missing)).tolist(), strict=True))
-            self._known[exact] = torch.tensor([table[a] for a in addresses], dtype=torch.long).reshape(starts.shape)
+            have, ids = self._extended((owner, along), starts)
+            self._known[exact] = ids[torch.searchsorted(have, starts)]
         return self._known[exact]
+
+    def _extended(self, whose: tuple[object, Orientation], starts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the addresses of all known rows, rising, with their labels; ``starts`` are among them."""
+        missing = starts.unique()  # type: ignore[no-untyped-call]
+        have, ids = self._rows.get(whose, (missing[:0], missing[:0]))
+        missing = missing[~torch.isin(missing, have)] if len(have) else missing
+        if len(missing):
+            have, order = torch.cat([have, missing]).sort()
+            ids = torch.cat([ids, self.labels.fresh(len(missing))])[order]
+            self._rows[whose] = have, ids
+        return have, ids
 
 
 def orientation(source: Source, view: Tensor, dims: list[int]) -> Orientation:

@@ -30,6 +30,7 @@ class DerivedUse:
         role: Whether its rows write or its columns read.
         labels: Compact labels of its rows or columns, in its dimensions.
         time: When it was used so.
+        run: In which run.
         path: The module that used it.
         end: How many operations had been recorded by then.
     """
@@ -38,6 +39,7 @@ class DerivedUse:
     role: Role
     labels: Tensor
     time: int
+    run: int
     path: str
     end: int
 

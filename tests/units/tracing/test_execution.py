@@ -44,7 +44,7 @@ def test_a_column_that_was_read_before_and_is_read_again_unifies_its_readers():
         bench(F.linear, activation, model.weight)
     assert torch.equal(bench.labels.find(bench.of(x)), bench.labels.find(bench.of(y)))
     assert [use.role for use in bench.run.uses.values()] == ["out", "in"]
-    assert bench.run.sources.all[0].calls == 2
+    assert bench.run.sources.all[0].is_repeated
 
 
 def test_columns_that_no_layer_has_read_are_told_from_columns_that_read_constants():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from lightning_plasticity.units.tracing.labels import FOREIGN, HARD, MIXTURE, NOBODY, SOFT, Labels, foreign, several
@@ -19,7 +20,7 @@ def test_many_labels_keep_what_was_known_of_the_first():
     labels = Labels()
     first = labels.fresh(2, soft=True)
     labels.unify(first[:1], first[1:])
-    labels.fresh(1000)
+    labels.fresh(2 * len(labels.off))
     assert labels.find(first).unique().numel() == 1
     assert labels.soft[first].all()
     last = labels.fresh(1)
@@ -32,6 +33,33 @@ def test_unity_is_transitive_and_independent_of_the_order():
     labels.unify(c, b)
     labels.unify(a, c)
     assert labels.find(torch.cat([a, b, c])).tolist() == [a.item()] * 3
+
+
+def test_entries_that_belong_to_nobody_join_the_units_they_meet_at_once():
+    labels = Labels()
+    units, entries = labels.fresh(3), labels.fresh(6, soft=True).reshape(3, 2)
+    assert labels.adopt(entries, units[:, None])
+    assert torch.equal(labels.find(entries), labels.find(units)[:, None].expand(3, 2))
+    assert not labels.alone[torch.cat([units, entries.flatten()])].any()
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        pytest.param(lambda labels, e: (e, torch.stack([e[0], e[1]])), id="they meet other entries"),
+        pytest.param(lambda labels, e: (e, torch.full((2,), FOREIGN)), id="they meet something foreign"),
+        pytest.param(lambda labels, e: (e, labels.fresh(2, mixture=True)), id="they meet mixtures"),
+        pytest.param(lambda labels, e: (e[[0, 0]], labels.fresh(2)), id="one meets two units"),
+        pytest.param(lambda labels, e: (labels.fresh(2), labels.fresh(2)), id="they are units"),
+        pytest.param(lambda labels, e: (labels.unify(e, e.flip(0)), labels.fresh(2)), id="they belong to each other"),
+    ],
+)
+def test_entries_that_may_not_join_at_once_are_left_as_they_are(refused):
+    labels = Labels()
+    soft, units = refused(labels, labels.fresh(2, soft=True))
+    before = labels.root.clone()
+    assert not labels.adopt(soft, units)
+    assert torch.equal(labels.root, before)
 
 
 def test_the_first_reason_stays_and_nobody_and_foreign_have_none():

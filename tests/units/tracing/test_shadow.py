@@ -54,6 +54,14 @@ def test_memory_that_is_read_as_another_type_is_reported():
     assert reported[0].tolist() == [5, 6, 7, 8]
 
 
+def test_equal_labels_are_one_tensor_so_that_they_are_compared_by_identity():
+    shadow, x, y = Shadow(), torch.zeros(2, 4), torch.zeros(2, 4)
+    shadow.put(x, torch.tensor([[5, 6, 7, 8]]))
+    shadow.put(y, torch.tensor([[5, 6, 7, 8]]))
+    assert shadow.labels(x) is shadow.labels(y)
+    assert shadow.labels(x[:, 1:]) is shadow.labels(y[:, 1:])
+
+
 def test_freed_memory_is_forgotten():
     shadow, x = Shadow(), torch.zeros(4)
     shadow.put(x, torch.tensor([5, 6, 7, 8]))

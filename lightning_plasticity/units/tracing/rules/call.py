@@ -65,6 +65,13 @@ class Call:
         args: Its positional arguments.
         kwargs: Its keyword arguments.
         out: What it returned.
+
+    Attributes:
+        signature: What the schema tells.
+        name: Name of the operation, see :class:`Signature`.
+        inputs: The tensor arguments.
+        written: The tensors changed in place.
+        outs: The tensors returned, and those changed in place.
     """
 
     func: Callable[..., Any]
@@ -72,11 +79,14 @@ class Call:
     kwargs: dict[str, Any]
     out: Any
 
-    @cached_property
-    def signature(self) -> Signature:
-        """What the schema tells."""
+    def __post_init__(self) -> None:
         assert isinstance(self.func, OpOverload)  # noqa: S101 - nothing else arrives at a dispatch mode
-        return signature(self.func)
+        self.signature = signature(self.func)
+        self.name = self.signature.name
+        self.inputs = tensors_in((*self.args, *self.kwargs.values()))
+        self.written = self._written() if self.signature.written else []
+        outs = tensors_in(self.out if isinstance(self.out, (tuple, list)) else (self.out,))
+        self.outs = outs + [t for t in self.written if not any(t is o for o in outs)]
 
     @cached_property
     def bound(self) -> dict[str, Any]:
@@ -90,24 +100,6 @@ class Call:
     def __getitem__(self, name: str) -> Any:
         return self.bound[name]
 
-    @property
-    def name(self) -> str:
-        """Name of the operation, see :class:`Signature`."""
-        return self.signature.name
-
-    @cached_property
-    def inputs(self) -> list[Tensor]:
-        """The tensor arguments."""
-        return tensors_in((*self.args, *self.kwargs.values()))
-
-    @cached_property
-    def outs(self) -> list[Tensor]:
-        """The tensors returned, and those changed in place."""
-        outs = tensors_in(self.out if isinstance(self.out, (tuple, list)) else (self.out,))
-        return outs + [t for t in self.written if not any(t is o for o in outs)]
-
-    @property
-    def written(self) -> list[Tensor]:
-        """The tensors changed in place."""
+    def _written(self) -> list[Tensor]:
         places = self.signature.written
         return tensors_in(self.args[i] if i < len(self.args) else self.kwargs.get(name) for i, name in places)

@@ -1,0 +1,178 @@
+"""From good units to groups: which belong together, where their entries lie, and where they can be observed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lightning_plasticity.units.group import Tap, UnitGroup
+from lightning_plasticity.units.slot import Slot
+
+if TYPE_CHECKING:
+    from lightning_plasticity.units.tracing.verdict import Entry, Verdict
+
+
+_ROOMS = ("in", "bias", "norm", "out")
+
+
+@dataclass(eq=False)
+class _Group:
+    """A group in the making.
+
+    Args:
+        start: The number of its first unit; the others follow.
+        size: How many units it has.
+        slots: By what they do, its slots, each with the time of its first use and the tensor it was found in.
+        tap: Where it is observed.
+    """
+
+    start: int
+    size: int
+    slots: dict[str, list[tuple[Entry, Slot]]] = field(default_factory=lambda: {r: [] for r in _ROOMS})
+    tap: Tap | None = None
+
+
+def groups_of(verdict: Verdict) -> list[UnitGroup]:
+    """Return the groups of good units, in the order in which the model first writes them.
+
+    Args:
+        verdict: Which units are good, and what they own.
+
+    Returns:
+        One group per set of units that own equally many entries of the same tensors.
+    """
+    good = verdict.good.nonzero()[:, 0]
+    if not len(good):
+        return []
+    number = torch.full(verdict.good.shape, -1)
+    number[good] = torch.arange(len(good))
+    order, sizes = _in_groups(verdict.entries, [number[e.owners.clamp(min=0)] for e in verdict.entries], len(good))
+    number[good[order]] = torch.arange(len(good))  # from now on the units of a group are neighbours
+    starts = [0, *torch.tensor(sizes).cumsum(0).tolist()]
+    groups = [_Group(start, size) for start, size in zip(starts, sizes, strict=False)]
+    group_of = torch.arange(len(groups)).repeat_interleave(torch.tensor(sizes))
+    for entry in verdict.entries:
+        owned = number[entry.owners.clamp(min=0)]
+        for g, _, where in _by_group(owned.reshape(-1), group_of):
+            room = entry.role or ("bias" if entry.kind == "bias" else "norm")
+            groups[g].slots[room].append((entry, _slot(entry, list(owned.shape), where.reshape(sizes[g], -1))))
+    for candidate in sorted(verdict.run.taps, key=lambda c: c.where):  # inputs first
+        for g, units, where in _by_group(number[verdict.unit[candidate.labels]], group_of):
+            group = groups[g]
+            if group.tap is None and _is_even(units, group):
+                table = where.reshape(group.size, -1)
+                c = candidate
+                group.tap = Tap(c.module, c.path, c.where, c.key, c.dim, table)
+    return [_finished(group, verdict, int(good[order[group.start]])) for group in groups]
+
+
+def _finished(group: _Group, verdict: Verdict, unit: int) -> UnitGroup:
+    """Return the group.
+
+    Args:
+        group: All that was found of it.
+        verdict: What is known of its units.
+        unit: One of them.
+    """
+    written, read = (sorted(group.slots[role], key=lambda pair: pair[0].time) for role in ("in", "out"))
+    again = written[-1][0].time > read[0][0].time
+    if group.tap is not None:
+        observed = group.tap.module
+        read.sort(key=lambda pair: pair[1].module is not observed)
+    return UnitGroup(
+        written[0][0].source.place,
+        group.size,
+        tuple(slot for _, slot in (*written, *group.slots["bias"])),
+        tuple(slot for _, slot in group.slots["norm"]),
+        tuple(slot for _, slot in read),
+        group.tap,
+        coupled=bool(verdict.coupled[unit]),
+        residual=bool(verdict.summed[unit]) and again,
+    )
+
+
+def _in_groups(entries: Sequence[Entry], owned: Sequence[Tensor], total: int) -> tuple[Tensor, list[int]]:
+    """Return all units, those of a group side by side, and the sizes of the groups.
+
+    The groups, and the units of each, are in the order in which rows of weights first write them.
+
+    Args:
+        entries: The tensors in their roles.
+        owned: The unit of every entry of each, -1 for none.
+        total: The number of units.
+    """
+    which = _alike(owned, total)
+    written: dict[int, None] = {}
+    for _, o in sorted(
+        ((e.time, o) for e, o in zip(entries, owned, strict=True) if e.role == "in"), key=lambda pair: pair[0]
+    ):
+        written.update(dict.fromkeys(o[o >= 0].tolist()))
+    units = torch.tensor(list(written))
+    first = torch.full((total,), total).scatter_reduce(0, which[units], torch.arange(total), "amin")
+    order = first[which[units]].argsort(stable=True)
+    sizes = which[units[order]].unique_consecutive(return_counts=True)[1]  # type: ignore[no-untyped-call]
+    return units[order], sizes.tolist()
+
+
+def _alike(owned: Sequence[Tensor], total: int) -> Tensor:
+    """Return the number of each unit's group, ``[total]``: units that own equally many entries of every tensor."""
+    generator = torch.Generator().manual_seed(0)
+    keys = torch.randint(-(2**62), 2**62, (len(owned),), generator=generator)
+    sums = torch.zeros(total, dtype=torch.long)
+    for o, key in zip(owned, keys, strict=True):  # sums of random keys: equal for units that own the same only
+        units = o[o >= 0]
+        sums.index_add_(0, units, key.expand(len(units)))
+    which: Tensor = sums.unique(return_inverse=True)[1]  # type: ignore[no-untyped-call]
+    return which
+
+
+def _by_group(units: Tensor, group_of: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Yield every group in ``units``, the numbers of its units in rising order, and the positions where they stand.
+
+    Args:
+        units: The unit at every position, -1 for none, ``[N]``.
+        group_of: The group of every unit.
+    """
+    first = int(units[0]) if len(units) else -1
+    if first >= 0 and torch.equal(units, torch.arange(first, first + len(units))):  # as a rule: rows, norms, readers
+        present, where = units, units - first
+    else:
+        where = (units >= 0).nonzero()[:, 0]
+        present, order = units[where].sort(stable=True)
+        where = where[order]
+    groups, counts = group_of[present].unique_consecutive(return_counts=True)  # type: ignore[no-untyped-call]
+    parts = counts.tolist()
+    split = torch.split_with_sizes
+    yield from zip(groups.tolist(), split(present, parts), split(where, parts), strict=True)
+
+
+def _is_even(units: Tensor, group: _Group) -> bool:
+    """Return whether all units of a group stand equally often in ``units``, which is in rising order."""
+    times, rest = divmod(len(units), group.size)
+    return rest == 0 and torch.equal(units.reshape(group.size, times), _numbers(group)[:, None].expand(-1, times))
+
+
+def _numbers(group: _Group) -> Tensor:
+    return torch.arange(group.start, group.start + group.size)
+
+
+def _slot(entry: Entry, shape: list[int], where: Tensor) -> Slot:
+    """Return the slot of a group in one tensor.
+
+    Args:
+        entry: The tensor.
+        shape: The compact shape in which units were told apart.
+        where: Where each unit stands in it, flattened, ``[U, K]``.
+    """
+    source = entry.source
+    dims = tuple(d for d, n in enumerate(shape) if n > 1)
+    if not dims:  # one unit owns everything
+        single = [d for d in range(len(shape)) if source.tensor.shape[d] == 1] or [0]
+        dims = (single[-1] if entry.role == "out" else single[0],)
+        where = torch.arange(source.tensor.shape[dims[0]])[None]
+    index = (where,) if len(dims) == 1 else tuple(torch.unravel_index(where, [shape[d] for d in dims]))
+    return Slot(source.module, source.name, source.path, dims, index, kind=entry.kind)
