@@ -11,8 +11,8 @@ units there are. Read in this order:
 2. How it is found: ``discover`` runs the model until nothing changes, ``refusals`` names the models that cannot be
    taken apart at all; the folder ``tracing`` holds the labels, the rules by which they travel, and the verdict.
 3. How it is proven, on the model itself: the folder ``proof``.
-4. What both need: ``restoring`` leaves the model as it was found, ``tensors`` looks into what it returns,
-   ``statistics`` holds its norms still.
+4. What both need: ``example`` says what a model is run on, ``restoring`` leaves it as it was found, ``tensors`` looks
+   into what it returns, ``statistics`` holds its norms still.
 """
 
 from lightning_plasticity.units.discover import Residual, discover_units

@@ -7,9 +7,10 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.units.example import ExampleInputs, how_to_run
 from lightning_plasticity.units.naming import module_names, with_unique_names
 from lightning_plasticity.units.refusals import check_model, unwrapped
 from lightning_plasticity.units.restoring import untouched
@@ -33,7 +34,7 @@ _MOST_PASSES = 6
 
 def discover_units(
     model: nn.Module,
-    example_inputs: Tensor | tuple[Any, ...] | dict[str, Any] | Callable[[], Any],
+    example_inputs: ExampleInputs,
     *,
     residual: Residual = "skip",
     through_norms: bool = True,
@@ -48,9 +49,10 @@ def discover_units(
 
     Args:
         model: Any module. Wrappers (``torch.compile``, DDP) are seen through: names are those of the plain model.
-        example_inputs: What to run the model on: a tensor, a tuple of positional arguments, a dict of keyword
-            arguments, or a function without arguments that runs the model and returns what must count as its output,
-            such as ``lambda: module.training_step(batch, 0)``. A batch of two or more is best; one works.
+        example_inputs: What to run the model on: a tensor, a tuple of positional arguments, a mapping of
+            keyword arguments (a dict, or what a tokenizer returns), or a function without arguments that runs the model
+            and returns what must count as its output, such as ``lambda: module.training_step(batch, 0)``. A batch of
+            two or more is best; one works.
         residual: Whether residual streams (units that a layer reads and later layers add to) are groups. They are
             skipped by default: replacing one wipes a feature that the whole network carries along. For observation
             they are units like all others.
@@ -80,7 +82,7 @@ def discover_units(
     check_model(model)
     names = module_names(model)
     default = torch.get_default_device()
-    forward = _forward(unwrapped(model), example_inputs)
+    forward, _ = how_to_run(unwrapped(model), example_inputs)
     with _default_device(torch.device("cpu")):
         with untouched(model):
             verdict = _settled(model, _on(default, forward), names, through_norms)
@@ -126,20 +128,3 @@ def _on(default: torch.device, forward: Callable[[], Any]) -> Callable[[], Any]:
             return forward()
 
     return run
-
-
-def _forward(model: nn.Module, example: Any) -> Callable[[], Any]:
-    if isinstance(example, Tensor):
-        return lambda: model(example)
-    if isinstance(example, tuple):
-        return lambda: model(*example)
-    if isinstance(example, dict):
-        return lambda: model(**example)
-    if not callable(example):
-        raise InvalidArgumentError(
-            f"example_inputs of type {type(example).__name__}",
-            "a tensor, a tuple of arguments, a dict of keyword arguments, or a function that runs the model",
-            "Convert arrays with `torch.as_tensor`, and lists of arguments with `tuple`",
-        )
-    callable_example: Callable[[], Any] = example
-    return callable_example

@@ -13,15 +13,21 @@ from lightning_plasticity.units import Slot, UnitGroup
 ROOMS = ("incoming", "norms", "outgoing")
 
 
-def mutants(group: UnitGroup, others: list[UnitGroup]) -> Iterator[tuple[str, UnitGroup]]:
-    """Yield what was done to the group, and the wrong group; ``others`` lend slots that do not belong to it."""
+def mutants(group: UnitGroup, others: list[UnitGroup], pair: list[int]) -> Iterator[tuple[str, UnitGroup]]:
+    """Yield what was done to the group, and the wrong group.
+
+    Args:
+        group: The right group.
+        others: They lend slots that do not belong to it.
+        pair: Two units to exchange; one if there are no two.
+    """
     for room in ROOMS:
         slots = getattr(group, room)
         for i, slot in enumerate(slots):
             where = f"{room} {slot.path}"
             if room == "norms" or len(slots) > 1:
                 yield f"without {where}", _with(group, room, (*slots[:i], *slots[i + 1 :]))
-            for what, wrong in _wrong_slots(slot):
+            for what, wrong in _wrong_slots(slot, pair):
                 yield f"{what} {where}", _with(group, room, (*slots[:i], wrong, *slots[i + 1 :]))
     for other in others:
         for room in ("incoming", "outgoing"):
@@ -37,11 +43,11 @@ def _with(group: UnitGroup, room: str, slots: tuple[Slot, ...]) -> UnitGroup:
     return replace(group, **{room: slots})
 
 
-def _wrong_slots(slot: Slot) -> Iterator[tuple[str, Slot]]:
+def _wrong_slots(slot: Slot, pair: list[int]) -> Iterator[tuple[str, Slot]]:
     size = slot.size
     if size > 1:
         exchanged = torch.arange(size)
-        exchanged[[0, size // 2]] = exchanged[[size // 2, 0]]
+        exchanged[pair] = torch.tensor(pair[::-1])
         yield "two units exchanged in", _at(slot, *(table[exchanged] for table in slot.index))
         yield "all units moved by one in", _at(slot, *(table.roll(1, 0) for table in slot.index))
         yield "another unit's too in", _at(slot, *(torch.cat([table, table.roll(1, 0)], 1) for table in slot.index))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError
+from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units import discover_units
 
 
@@ -96,11 +96,6 @@ def test_a_model_that_fails_on_the_example_is_refused_with_its_own_error_as_the_
     with pytest.raises(UnsupportedModelError, match=message) as caught:
         discover_units(Residual(), torch.randn(3, 5))
     assert isinstance(caught.value.__cause__, RuntimeError)
-
-
-def test_an_example_that_is_no_input_is_refused():
-    with pytest.raises(InvalidArgumentError, match=r"example_inputs of type list.*a dict of keyword.*torch.as_tensor"):
-        discover_units(nn.Linear(4, 2), [[1.0, 2.0]])
 
 
 def test_an_error_outside_of_all_layers_says_so():

@@ -27,8 +27,8 @@ class UnitProof:
         sensitive: With everything in place, they do.
         minimal: Each outgoing slot is needed.
         exclusive: The outgoing slots read nothing but the units; None if the units are never silent and have no tap.
-        complete: No entry of the units was forgotten; None for a single unit, and for a coupled group of which no two
-            units that were tried could be exchanged.
+        complete: No entry of the units was forgotten; None if fewer than two units act on the output, and if no two
+            units that were tried could be exchanged, but are coupled or cannot be differentiated.
         tapped: The tap shows the units, each at its place; None without a tap.
         problems: What was found wrong.
     """

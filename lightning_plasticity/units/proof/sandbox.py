@@ -6,15 +6,15 @@ so that the user's own numbers are never touched; leaving it swaps them back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from lightning_plasticity.units.example import ExampleInputs, how_to_run
 from lightning_plasticity.units.proof.precision import Promotion
 from lightning_plasticity.units.refusals import check_model, unwrapped
 from lightning_plasticity.units.restoring import (
@@ -32,8 +32,6 @@ _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 _LARGEST_DOUBLE = 2**27
 """Weights of larger models are stored in single precision; double-precision inputs promote them where they are used."""
-
-ExampleInputs = Tensor | tuple[Any, ...] | Mapping[str, Any] | Callable[[], Any]
 
 
 class Sandbox:
@@ -170,7 +168,7 @@ def sandbox(
 
     Args:
         model: The model.
-        example_inputs: A tensor, a tuple or mapping of arguments, or a callable that runs the model.
+        example_inputs: What the model runs on, see :data:`~lightning_plasticity.units.example.ExampleInputs`.
         dtype: The precision to compute in: float64, or float32 for models that do not fit otherwise.
         seed: Seed of all that is drawn.
 
@@ -178,6 +176,7 @@ def sandbox(
         The sandbox.
 
     Raises:
+        InvalidArgumentError: If ``example_inputs`` are none.
         UnsupportedModelError: If the model is of a kind that cannot be taken apart, such as a lazy one.
     """
     check_model(model)
@@ -191,26 +190,8 @@ def sandbox(
         stack.enter_context(uncompiled())
         heavy = sum(p.numel() for p in model.parameters()) > _LARGEST_DOUBLE and not callable(example_inputs)
         stack.enter_context(_data_swapped(model, torch.float32 if heavy else dtype, dtype, generator))
-        call, inputs = _call(model, example_inputs, dtype)
+        call, inputs = how_to_run(model, example_inputs, dtype)
         yield Sandbox(model, call, inputs, dtype, seed)
-
-
-def _call(
-    model: nn.Module, example_inputs: ExampleInputs, dtype: torch.dtype
-) -> tuple[Callable[[], Any], list[Tensor]]:
-    """Return what runs the model once, and the floating-point tensors it runs on."""
-    if callable(example_inputs):
-        return example_inputs, []
-    single = isinstance(example_inputs, Tensor)
-    leaves, structure = tree_flatten((example_inputs,) if single else example_inputs)
-    leaves = [_to_float(leaf, dtype) for leaf in leaves]
-    inputs = tree_unflatten(leaves, structure)
-    call = (lambda: model(**inputs)) if isinstance(inputs, Mapping) else (lambda: model(*inputs))
-    return call, [leaf for leaf in leaves if isinstance(leaf, Tensor) and leaf.is_floating_point()]
-
-
-def _to_float(leaf: Any, dtype: torch.dtype) -> Any:
-    return leaf.to(dtype, copy=True) if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
 
 
 @contextmanager

@@ -9,7 +9,9 @@ For a unit with incoming and norm entries ``a`` and outgoing entries ``w``, the 
 * *sensitivity*: ``f(a, w) != f(a', w)``: the unit does matter;
 * *minimality*: ``f`` depends on the entries in each outgoing slot: with exclusivity, each slot reads the unit;
 * *completeness*: exchanging all entries of two units leaves the output as it is, so none was forgotten; or, where no
-  two units have the same place, no entry that is said to write no unit acts through one unit alone;
+  two units have the same place, no entry that is said to write no unit acts through one unit alone. Of coupled
+  units that cannot be exchanged, and where fewer than two units act, this can be neither shown nor refuted: they count
+  as proven without;
 * *tap*: a redrawn unit changes its own features of the tapped activation and those of no other unit.
 
 What is shown, and of how much. Equal means a difference of at most 1e-9 of the largest output, in double precision,
@@ -34,6 +36,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_plasticity.errors import UnsupportedModelError
+from lightning_plasticity.units.example import ExampleInputs
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.proof import laws
 from lightning_plasticity.units.proof.comparison import difference
@@ -41,7 +44,7 @@ from lightning_plasticity.units.proof.completeness import incomplete
 from lightning_plasticity.units.proof.laws import Chosen
 from lightning_plasticity.units.proof.need import unneeded
 from lightning_plasticity.units.proof.report import UnitProof, UnitProofs
-from lightning_plasticity.units.proof.sandbox import ExampleInputs, Sandbox, sandbox
+from lightning_plasticity.units.proof.sandbox import Sandbox, sandbox
 from lightning_plasticity.units.unit_map import UnitMap
 
 _BITS = 4
@@ -71,16 +74,18 @@ def verify_units(
             arguments that runs the model and returns what it computes.
         unit_map: The groups to prove.
         samples: Most units per group that are tried; those of a larger group are chosen at random.
-        dtype: Precision of the proof; float32 (and 1e-4) for models too large for double precision.
+        dtype: Precision of the proof; float32 (and 1e-4) for models that are too large for double precision, or that
+            have an operation without it.
         seed: Seed of everything that is drawn.
 
     Returns:
         One proof per group.
 
     Raises:
+        InvalidArgumentError: If ``example_inputs`` are none.
         StateMismatchError: If ``unit_map`` is not bound to a model, or a layer of it was exchanged.
-        UnsupportedModelError: If the model cannot run on the example in evaluation mode, returns no tensor, or returns
-            something else in a second run with the same weights and random numbers.
+        UnsupportedModelError: If the model cannot run on the example in evaluation mode, or not in this precision;
+            returns no tensor, or something else in a second run with the same weights and random numbers.
 
     Example:
         >>> from lightning_plasticity.units import discover_units
@@ -98,10 +103,11 @@ def verify_units(
         try:
             before, again = box.run(), box.run()
         except Exception as error:
+            single = dtype != torch.float32 and _runs_in_single_precision(model, example_inputs)
             raise UnsupportedModelError(
-                f"the model does not run on the example: {type(error).__name__}: {error}",
-                "inputs that the model accepts in evaluation mode",
-                "Pass as `example_inputs` what the model is called with",
+                f"the model does not run on the example{f' in {dtype}' * single}: {type(error).__name__}: {error}",
+                "a model that computes in double precision" if single else "inputs that it accepts in evaluation mode",
+                "Pass `dtype=torch.float32`" if single else "Pass as `example_inputs` what the model is called with",
             ) from error
         if not before or not difference(before, again) <= box.tolerance:
             raise UnsupportedModelError(
@@ -120,6 +126,15 @@ def verify_units(
         return UnitProofs(tuple(proofs.values()), box.runs)
 
 
+def _runs_in_single_precision(model: nn.Module, example_inputs: ExampleInputs) -> bool:
+    with sandbox(model, example_inputs, dtype=torch.float32) as box:
+        try:
+            box.run()
+        except Exception:  # so the precision is not the reason
+            return False
+    return True
+
+
 def _modes(box: Sandbox) -> tuple[bool, ...]:
     """Return the modes (``training``) in which the model runs and repeats itself."""
     box.training = True
@@ -134,17 +149,18 @@ def _modes(box: Sandbox) -> tuple[bool, ...]:
 def _prove_together(box: Sandbox, unit_map: UnitMap, modes: Sequence[bool], proofs: dict[str, UnitProof]) -> None:
     """Prove what takes a few runs for all units: that they and their slots matter, and that none was forgotten."""
     for group in unit_map:
-        proof = proofs[group.name]
-        proof.complete = True if group.size > 1 else None
         for problem in laws.disjoint(box, group):
-            proof.refute("exclusive", problem)
+            proofs[group.name].refute("exclusive", problem)
     idle, vain = unneeded(box, unit_map.groups, modes)
     for group in idle:
         proofs[group.name].refute("sensitive", "redrawn, the units do not change the output")
     for name, slots in vain.items():
         for slot in slots:
             proofs[name].refute("minimal", f"{slot.path} does not read the units")
-    for name, problem in incomplete(box, unit_map).items():
+    problems, untold = incomplete(box, unit_map)
+    for group in untold:
+        proofs[group.name].complete = None
+    for name, problem in problems.items():
         proofs[name].refute(
             "complete", problem, None if proofs[name].coupled else False
         )  # its units may differ in place

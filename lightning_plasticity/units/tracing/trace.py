@@ -103,7 +103,7 @@ def run_under_labels(run: Execution, model: nn.Module, forward: Callable[[], Any
                 f"{type(error).__name__}: {error}",
                 "an example that the model can be run on",
                 "Pass other `example_inputs`: a tensor, a tuple of arguments (a dict that is one is `(batch,)`), "
-                "a dict of keyword arguments, or a function without arguments that runs the model",
+                "a mapping of keyword arguments, or a function without arguments that runs the model",
             ) from error
     _check_complete(run, model)
     found = list(tensors_in(output)) or list(tensors_in(run.frames.top_outputs))

@@ -84,6 +84,22 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
         prove(model, group_of(model), x=torch.randn(8, 5))
 
 
+class InSinglePrecision(Network):
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.float32:
+            raise RuntimeError("expected Float32, got Double")
+        return super().forward(x)
+
+
+def test_a_model_that_computes_in_single_precision_only_is_refused_in_double_and_proven_in_single() -> None:
+    model, x = InSinglePrecision(), torch.randn(8, 4)
+    unit_map = UnitMap(model, (group_of(model),))
+    message = r"does not run on the example in torch.float64.*got Double.*Remedy: Pass `dtype=torch.float32`"
+    with pytest.raises(UnsupportedModelError, match=message):
+        verify_units(model, x, unit_map)
+    assert verify_units(model, x, unit_map, dtype=torch.float32)["first"].proven
+
+
 def test_a_callable_that_returns_nothing_is_refused() -> None:
     model = Network()
     with pytest.raises(UnsupportedModelError, match=r"no tensor.*Return the output"):
