@@ -90,6 +90,20 @@ def _contains(interval: str, value: float) -> bool:
     return above and (value <= high if interval[-1] == "]" else value < high)
 
 
+def check_counts(**counts: object) -> None:
+    """Refuse what is no whole number of at least 1.
+
+    Args:
+        **counts: Arguments by name; None is let through.
+
+    Raises:
+        InvalidArgumentError: If one is refused.
+    """
+    for name, count in counts.items():
+        if count is not None:
+            check_number(name, count, "[1, inf)", whole=True)
+
+
 def check_seed(seed: object) -> None:
     """Refuse a seed that is neither None nor a whole number of at least 0.
 

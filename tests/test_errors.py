@@ -14,6 +14,7 @@ from lightning_plasticity.errors import (
     StateMismatchError,
     UnsupportedModelError,
     check_choice,
+    check_counts,
     check_number,
     check_optimizer,
     check_seed,
@@ -69,6 +70,13 @@ def test_a_whole_number_is_an_integer(value):
     with pytest.raises(InvalidArgumentError, match=r"steps=.*a whole number in \[1, inf\).*Pass 1"):
         check_number("steps", value, "[1, inf)", whole=True, remedy="Pass 1")
     check_number("steps", 1, "[1, inf)", whole=True)
+
+
+def test_a_count_is_at_least_one_or_none():
+    check_counts(steps=1, batches=None)
+    for count in (0, 1.0, "1", True):
+        with pytest.raises(InvalidArgumentError, match=r"batches=.*a whole number in \[1, inf\).*Correct `batches`"):
+            check_counts(steps=1, batches=count)
 
 
 def test_a_seed_is_a_whole_number_or_none():

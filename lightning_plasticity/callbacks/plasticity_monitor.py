@@ -15,7 +15,6 @@ from lightning_plasticity.callbacks.experience import experience_ends, stream_of
 from lightning_plasticity.callbacks.monitoring.arguments import (
     check_aggregates,
     check_metrics,
-    check_numbers,
     check_periods,
     named_metrics,
 )
@@ -34,7 +33,7 @@ from lightning_plasticity.callbacks.monitoring.writing import (
     write_scalars,
 )
 from lightning_plasticity.callbacks.steps import logged_step
-from lightning_plasticity.errors import UnsupportedModelError
+from lightning_plasticity.errors import UnsupportedModelError, check_counts
 from lightning_plasticity.metrics.base import Reads
 from lightning_plasticity.units import UnitGroup, UnitMap
 
@@ -107,7 +106,7 @@ class PlasticityMonitor(pl.Callback):
         max_samples: int = 4096,
         example_input: Any | None = None,
     ) -> None:
-        check_numbers(
+        check_counts(
             every_n_steps=every_n_steps,
             batches=batches,
             max_samples=max_samples,

@@ -63,6 +63,9 @@ class UPGD(GatedOptimizer):
         published code turns the order of the weights around or divides by zero; here harmful weights then take a full
         step and neutral ones half a step.
 
+        Paper and published code differ in two things that both go by the name of scaling: what a utility is divided by
+        is ``scaling`` here, whether the divisor is corrected as well is ``correction``. Any two values go together.
+
     References:
         Elsayed and Mahmood, `Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning` (ICLR
         2024), Algorithms 1 and 2.

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from lightning_plasticity.errors import InvalidArgumentError
-from lightning_plasticity.streams.lazy import LazyStream, RelabelledDataset, check_positive, labels_of
+from lightning_plasticity.errors import InvalidArgumentError, check_counts
+from lightning_plasticity.streams.lazy import LazyStream, RelabelledDataset, labels_of
 from lightning_plasticity.streams.randomness import derived_generator
 
 
@@ -52,7 +52,7 @@ class GrowingClasses(LazyStream):
         class_order: Sequence[int] | None = None,
         seed: int = 0,
     ) -> None:
-        check_positive(classes_per_experience=classes_per_experience)
+        check_counts(classes_per_experience=classes_per_experience)
         self.dataset, self.classes_per_experience, self.keep_seen = dataset, classes_per_experience, keep_seen
         classes, ranks = torch.unique(labels_of(dataset), return_inverse=True)
         if class_order is None:
@@ -116,7 +116,7 @@ class ClassPairs(LazyStream):
     def __init__(
         self, dataset: Dataset[Any], num_experiences: int, *, repeat_order: bool = False, seed: int = 0
     ) -> None:
-        check_positive(num_experiences=num_experiences)
+        check_counts(num_experiences=num_experiences)
         self.dataset, self.num_experiences, self.repeat_order, self.seed = dataset, num_experiences, repeat_order, seed
         self._labels = labels_of(dataset)
         self.classes = torch.unique(self._labels)

@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError
+from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, check_choice, check_counts, check_seed
 from lightning_plasticity.streams.batches import sample_order
 from lightning_plasticity.streams.experiences import ExperienceSamples
 from lightning_plasticity.streams.loader import Batching, ExperienceLoader, check_same_length
@@ -78,13 +78,11 @@ class StreamDataModule(pl.LightningDataModule):
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        for name, number in (("epochs_per_experience", epochs_per_experience), ("batch_size", batch_size)):
-            if number < 1:
-                raise InvalidArgumentError(f"`{name}={number}`", "a positive integer", f"Pass `{name}=1` or more")
-        if evaluate not in {"current", "all"}:
-            raise InvalidArgumentError(f"`evaluate={evaluate!r}`", "'current' or 'all'", "Pass one of the two")
+        check_counts(epochs_per_experience=epochs_per_experience, batch_size=batch_size)
+        check_choice("evaluate", evaluate, ("current", "all"))
+        check_seed(seed)
         self.epochs_per_experience, self.evaluate, self.shuffle = epochs_per_experience, evaluate, shuffle
-        self.seed = torch.initial_seed() if seed is None else seed
+        self.seed = int(torch.initial_seed() if seed is None else seed)
         self._train = ExperienceSamples(experiences, task_labels=task_labels)
         self._eval = _eval_samples(eval_experiences, task_labels, len(self._train))
         if self._eval is None:  # a hook that is overridden makes Lightning warn about evaluation nobody asked for

@@ -156,17 +156,3 @@ def chosen_samples(size: int, count: int | None, seed: int, place: int) -> Tenso
     generator = derived_generator(seed, "samples", place)
     rounds = [torch.randperm(size, generator=generator) for _ in range(-(-count // size))]
     return torch.cat(rounds)[:count]
-
-
-def check_positive(**numbers: int | None) -> None:
-    """Refuse counts below 1.
-
-    Args:
-        numbers: The counts by the name of their argument; None is let through.
-
-    Raises:
-        InvalidArgumentError: If one is below 1.
-    """
-    for name, number in numbers.items():
-        if number is not None and number < 1:
-            raise InvalidArgumentError(f"`{name}={number}`", "a positive integer", f"Pass `{name}=1` or more")

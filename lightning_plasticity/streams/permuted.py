@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from lightning_plasticity.errors import InvalidArgumentError
-from lightning_plasticity.streams.lazy import LazyStream, RelabelledDataset, check_positive, chosen_samples, labels_of
+from lightning_plasticity.errors import InvalidArgumentError, check_counts, check_number
+from lightning_plasticity.streams.lazy import LazyStream, RelabelledDataset, chosen_samples, labels_of
 from lightning_plasticity.streams.randomness import derived_generator
 
 
@@ -123,7 +123,7 @@ class PermutedInputs(LazyStream):
         samples_per_experience: int | None = None,
         seed: int = 0,
     ) -> None:
-        check_positive(num_experiences=num_experiences, samples_per_experience=samples_per_experience)
+        check_counts(num_experiences=num_experiences, samples_per_experience=samples_per_experience)
         check_fraction(fraction)
         self.dataset, self.num_experiences, self.fraction = dataset, num_experiences, fraction
         self.samples_per_experience, self.seed = samples_per_experience, seed
@@ -180,7 +180,7 @@ class PermutedLabels(LazyStream):
         samples_per_experience: int | None = None,
         seed: int = 0,
     ) -> None:
-        check_positive(num_experiences=num_experiences, samples_per_experience=samples_per_experience)
+        check_counts(num_experiences=num_experiences, samples_per_experience=samples_per_experience)
         check_fraction(fraction)
         self.dataset, self.num_experiences, self.fraction = dataset, num_experiences, fraction
         self.samples_per_experience, self.seed = samples_per_experience, seed
@@ -213,5 +213,4 @@ def check_fraction(fraction: float) -> None:
     Raises:
         InvalidArgumentError: If it is out of range.
     """
-    if not 0 < fraction <= 1:
-        raise InvalidArgumentError(f"`fraction={fraction}`", "a number in (0, 1]", "Pass 1.0 to permute everything")
+    check_number("fraction", fraction, "(0, 1]", remedy="Pass 1.0 to permute everything")

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 from typing_extensions import override
 
-from lightning_plasticity.errors import InvalidArgumentError
-from lightning_plasticity.streams.lazy import LazyStream, check_positive
+from lightning_plasticity.errors import InvalidArgumentError, check_counts
+from lightning_plasticity.streams.lazy import LazyStream
 from lightning_plasticity.streams.randomness import derived_generator
 
 
@@ -116,7 +116,7 @@ class SlowlyChangingRegression(LazyStream):
         published_offset: bool = False,
         seed: int = 0,
     ) -> None:
-        check_positive(
+        check_counts(
             num_experiences=num_experiences,
             samples_per_experience=samples_per_experience,
             slow_bits=slow_bits,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from support.training_runs import method
-from torch import distributed, multiprocessing, nn
+from support.processes import on_two_processes
+from support.training_runs import method, same
+from torch import distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lightning_plasticity.replacement import Memory, UnitReplacer
@@ -71,33 +71,25 @@ def run(rank: int, processes: int) -> dict[str, Any]:
     }
 
 
-def process(rank: int, port: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
+def work(rank: int, folder: Path) -> None:
     result = run(rank, 2)
     result["agreed"] = agree(2**64 - 1 - rank, torch.device("cpu"))
     counts = Memory((), {})
     counts.flat = {"mean": torch.tensor([1.0, 3.0]) * (1 + rank), "count": torch.tensor([1, 4]) + rank}
     average(counts)
     result["averaged"] = counts.flat
-    torch.save(result, Path(folder) / f"{rank}.pt")
-    distributed.destroy_process_group()
+    torch.save(result, folder / f"{rank}.pt")
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    multiprocessing.start_processes(process, (port, str(folder)), nprocs=2, start_method="fork")
+    on_two_processes(work, folder, folder)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 @pytest.mark.ddp
 def test_processes_stay_equal_bit_for_bit(results):
-    from support.training_runs import same
-
     first, second = results
     assert len(first["events"]) > 20
     assert same(first["model"], second["model"])

@@ -212,9 +212,9 @@ def test_a_stream_that_ends_before_max_steps_says_so(stream, trainer, recorder):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"batch_size": 0}, r"`batch_size=0`.*positive"),
-        ({"epochs_per_experience": 0}, r"`epochs_per_experience=0`.*positive"),
-        ({"evaluate": "last"}, r"`evaluate='last'`.*'current' or 'all'"),
+        ({"batch_size": 0}, r"batch_size=0.*in \[1, inf\)"),
+        ({"epochs_per_experience": 0}, r"epochs_per_experience=0.*in \[1, inf\)"),
+        ({"evaluate": "last"}, r"evaluate='last'.*'current' or 'all'"),
         ({"experiences": []}, r"`experiences` is an empty list"),
         ({"experiences": iter([])}, r"`experiences` is a list_iterator.*benchmark\.train_stream"),
     ],

@@ -70,5 +70,5 @@ def test_more_flips_than_slow_bits_are_refused():
 
 @pytest.mark.parametrize("name", ["num_experiences", "samples_per_experience", "slow_bits", "random_bits", "flips"])
 def test_counts_below_one_are_refused(name):
-    with pytest.raises(InvalidArgumentError, match=rf"`{name}=0`"):
+    with pytest.raises(InvalidArgumentError, match=rf"{name}=0.*in \[1, inf\)"):
         SlowlyChangingRegression(**({"num_experiences": 2} | {name: 0}))

@@ -10,7 +10,7 @@ from torchmetrics import Metric
 
 from lightning_plasticity import metrics as library
 from lightning_plasticity.callbacks.monitoring.meters import reads
-from lightning_plasticity.errors import InvalidArgumentError, check_number
+from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.metrics.base import PlasticityMetric, Reads
 
 
@@ -80,20 +80,6 @@ def check_aggregates(aggregate: Sequence[str]) -> None:
         raise InvalidArgumentError(
             f"aggregate={aggregate!r}", "some of 'mean', 'min' and 'max'", "Pass a tuple, such as `('mean', 'max')`"
         )
-
-
-def check_numbers(**numbers: int | None) -> None:
-    """Refuse what is no whole number, or below 1.
-
-    Args:
-        **numbers: Arguments by name; None is allowed.
-
-    Raises:
-        InvalidArgumentError: If one is refused.
-    """
-    for name, number in numbers.items():
-        if number is not None:
-            check_number(name, number, "[1, inf)", whole=True)
 
 
 def check_periods(every_n_steps: int | None, histogram_every_n_steps: int | None, *, has_ends: bool) -> None:

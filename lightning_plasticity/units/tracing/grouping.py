@@ -50,13 +50,13 @@ def groups_of(verdict: Verdict) -> list[UnitGroup]:
         return []
     number = torch.full(verdict.good.shape, -1)
     number[good] = torch.arange(len(good))
-    order, sizes = _in_groups(verdict.entries, [number[e.owners.clamp(min=0)] for e in verdict.entries], len(good))
+    order, sizes = _in_groups(verdict.entries, [number[entry.owners] for entry in verdict.entries], len(good))
     number[good[order]] = torch.arange(len(good))  # from now on the units of a group are neighbours
     starts = [0, *torch.tensor(sizes).cumsum(0).tolist()]
     groups = [_Group(start, size) for start, size in zip(starts, sizes, strict=False)]
     group_of = torch.arange(len(groups)).repeat_interleave(torch.tensor(sizes))
     for entry in verdict.entries:
-        owned = number[entry.owners.clamp(min=0)]
+        owned = number[entry.owners]
         for g, _, where in _by_group(owned.reshape(-1), group_of):
             room = entry.role or ("bias" if entry.kind == "bias" else "norm")
             groups[g].slots[room].append((entry, _slot(entry, list(owned.shape), where.reshape(sizes[g], -1))))

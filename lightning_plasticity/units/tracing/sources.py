@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lightning_plasticity.units.slot import SlotKind
 from lightning_plasticity.units.tracing.labels import Labels
-from lightning_plasticity.units.tracing.shadow import compact, geometry, restrict, storage_key
+from lightning_plasticity.units.tracing.shadow import Geometry, compact, geometry, restrict, storage_key
 
 _LARGEST_ELEMENTWISE = 2**22
 
@@ -169,6 +169,7 @@ class Sources:
         self._at: dict[int, list[Source]] = {}
         self._rows: dict[tuple[object, Orientation], tuple[Tensor, Tensor]] = {}
         self._known: dict[object, Tensor] = {}
+        self._entries: dict[tuple[Source, Geometry], Tensor] = {}
         seen: set[int] = set()
         for module, path in names.items():
             own: list[tuple[str, Tensor, bool]] = [
@@ -186,6 +187,7 @@ class Sources:
 
     def restart(self) -> None:
         """Forget what the last runs did with the sources; keep their labels."""
+        self._entries.clear()
         for source in self.all:
             source.restart()
 
@@ -210,8 +212,11 @@ class Sources:
             source.soft = int(self.labels.fresh(span, soft=True)[0]) if span else None
             if source.soft is None:
                 return None
-        flat = torch.arange(source.soft, source.soft + span)
-        return self.labels.alive(restrict(flat.as_strided(*geometry(tensor)[:3])))
+        here = source, geometry(tensor)
+        if here not in self._entries:
+            flat = torch.arange(source.soft, source.soft + span)
+            self._entries[here] = self.labels.alive(restrict(flat.as_strided(*here[1][:3])))
+        return self._entries[here]
 
     def entries(self, source: Source) -> Tensor:
         """Return the soft labels of all entries of ``source``, in its shape."""

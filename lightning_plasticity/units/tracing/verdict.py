@@ -24,7 +24,7 @@ class Entry:
         source: The tensor.
         role: Whether its entries write, read, or are carried.
         kind: The kind of slot.
-        owners: Units, compact, in the shape of the tensor; 0 or less where there is none.
+        owners: Units, compact, in the shape of the tensor; 0 where there is none.
         time: When it was first used.
     """
 
@@ -76,8 +76,7 @@ class Verdict:
             self.reason[which] = self.run.labels._code(why)
 
     def _owners(self, labels: Tensor) -> Tensor:
-        nobody = labels.clamp(max=NOBODY)  # or not read at all
-        return compact(torch.where(labels > FOREIGN, self.unit[labels.clamp(min=0)], nobody))
+        return compact(torch.where(labels > FOREIGN, self.unit[labels.clamp(min=0)], NOBODY))
 
     def _collect(self) -> None:
         for use in self.run.uses.values():
@@ -144,7 +143,7 @@ class Verdict:
         while True:
             read = self._all_owners("out")
             unread = written & ~read & (self.reason == 0)
-            idle = {s for s, roles in self._both_roles() if unread[roles["in"].owners.clamp(min=0)].all()}
+            idle = {s for s, roles in self._both_roles() if unread[roles["in"].owners].all()}
             if not idle:
                 break
             self.entries = [e for e in self.entries if e.role != "out" or e.source not in idle]
