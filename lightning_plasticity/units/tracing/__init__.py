@@ -9,5 +9,6 @@ Nothing here knows any layer type. Read the files in this order:
    ``memory`` (what the first run concluded), and all of them together: ``execution``.
 3. The run: ``trace`` follows every operation of the model; ``rules`` says what each class of operations does to
    labels; ``computed`` gives the rows and columns of computed weights back to the parameters they were computed from.
-4. The result: ``verdict`` turns labels into groups, ``reasons`` says why the other layers have none.
+4. The result: ``verdict`` says which labels are units, ``grouping`` makes them groups, ``reasons`` says why the other
+   layers have none.
 """
