@@ -26,7 +26,7 @@ from lightning_plasticity.units.statistics import has_statistics, statistics_of,
 from lightning_plasticity.units.tensors import tensors_in, to_generic_position
 from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY, UNREAD
 from lightning_plasticity.units.tracing.shadow import compact, geometry, storage_key
-from lightning_plasticity.units.tracing.tape import DerivedUse, Role, Step, leaves
+from lightning_plasticity.units.tracing.tape import DerivedUse, Role, Step, leaves, operations
 
 if TYPE_CHECKING:
     from lightning_plasticity.units.tracing.execution import Execution
@@ -226,6 +226,7 @@ def follow_back(run: Execution) -> None:
         run: The pass, all runs done. Units of which this cannot be said are spoiled, each with the reason.
     """
     along: dict[tuple[int, Source], Orientation] = {}
+    used = {use.source for use in run.uses.values() if use.role == "in"}
     known: dict[object, tuple[Tensor, Parts | None]] = {}
     for use in sorted(run.derived, key=lambda use: use.role):  # rows first: they tell the orientation
         labels = use.labels
@@ -240,6 +241,7 @@ def follow_back(run: Execution) -> None:
             known[key] = numbers, _parts(Recipe.of(run, use), numbers, use.role)
         parts = known[key][1]
         for source in leaves(steps, run.sources):
+            source.changed = operations(steps) if source in used else ""
             source.used_by = source.used_by or use.path
             if parts is None:
                 _give_up(run, use, steps, source)
@@ -263,7 +265,7 @@ def _parts(recipe: Recipe, numbers: Tensor, role: Role) -> Parts | None:
 
 def _give_up(run: Execution, use: DerivedUse, steps: list[Step], source: Source) -> None:
     """Spoil units of which no entry of a parameter can be said to be theirs."""
-    how = ", ".join(dict.fromkeys(str(step.func).split(".")[1] for step in steps))
+    how = operations(steps)
     if use.role == "in":
         source.undivided = f"its weight is computed from parameters ({how}), none of whose entries belongs to one unit"
         run.spoil(use.labels, source.undivided)

@@ -13,12 +13,14 @@ from lightning_plasticity.units.tracing.sources import Source
 from lightning_plasticity.units.tracing.verdict import Verdict
 
 _REMEDIES = {
+    "reads it and is frozen": "Set requires_grad=True on the weight that reads it",
     "frozen": "Set requires_grad=True on it to have its units treated",
     "normalisation layer": "Pass through_norms=True",
     "has no rule": "Replace the operation by others, or leave the layer alone",
     "tied weights": "Give each use a weight of its own to have its units treated",
     "belongs to one unit": "Compute each row of the weight by itself, or remove the parametrisation",
     "silences one unit": "Remove the parametrisation of the layer that reads it",
+    "used as it is in one place": "Drop activations in place of weights: nn.Dropout behind the layer",
     "leave torch": "Keep the computation in PyTorch",
 }
 _RECURRENT = (
@@ -27,7 +29,7 @@ _RECURRENT = (
 )
 _RECURRENT_LAYER = (
     "it is recurrent ({}): its units feed themselves, which no law covers",
-    "Leave it alone: the layers before and after it can have units",
+    "Nothing needs to be done: the layers before and after it can have units",
 )
 _UNUSED = "its weight met no activation on the example"
 _STREAM = "its units are a residual stream: other layers add to them as well"
@@ -104,6 +106,9 @@ def _of_rows(verdict: Verdict, source: Source) -> list[tuple[str, str]]:
     faulty = codes[codes != 0]
     if len(faulty) and source.problem:
         return [(f"its {source.name} {source.problem}", _remedy(source.problem))]
+    if len(faulty) and source.changed:
+        why = f"its {source.name} is used as it is in one place (or mode) and changed before it is used in another"
+        return [(f"{why} ({source.changed})", _remedy(why))]
     if len(faulty) and source.recurrent:
         return [_RECURRENT]
     found = []

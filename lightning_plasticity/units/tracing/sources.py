@@ -21,6 +21,9 @@ from lightning_plasticity.units.tracing.shadow import Geometry, compact, geometr
 
 _LARGEST_ELEMENTWISE = 2**22
 
+FROZEN = "is frozen (requires_grad=False), so a new unit could not learn"
+FROZEN_READER = "reads it and is frozen (requires_grad=False), so what a new unit contributes could not be learnt"
+
 Orientation: TypeAlias = frozenset[int]
 
 
@@ -44,6 +47,7 @@ class Source:
         fault: Why none of its entries may be given to a unit; empty if they may.
         used_by: The module that uses a weight computed from it; empty if it is used itself.
         undivided: Why the rows of that weight do not belong to entries of it; empty if they do.
+        changed: By what it is changed before some of its uses, while it is used as it is in others.
     """
 
     path: str
@@ -61,6 +65,7 @@ class Source:
     fault: str = ""
     used_by: str = ""
     undivided: str = ""
+    changed: str = ""
 
     @property
     def layer(self) -> str:
@@ -81,7 +86,7 @@ class Source:
             return "is used in two orientations (tied weights)"
         if self.elementwise and self.orientations:
             return "is also used outside of its layer (a tied or regularised weight)"
-        return "" if self.trainable else "is frozen (requires_grad=False), so a new unit could not learn"
+        return "" if self.trainable else FROZEN
 
     @property
     def is_repeated(self) -> bool:
@@ -99,7 +104,7 @@ class Source:
         self.kinds.clear()
         self.orientations.clear()
         self.calls.clear()
-        self.elementwise, self.fault, self.undivided = False, "", ""
+        self.elementwise, self.fault, self.undivided, self.changed = False, "", "", ""
 
     def own_shape(self, view: Tensor, labels: Tensor, missing: int = 0) -> Tensor:
         """Translate compact labels of a view of the tensor to compact labels of the tensor itself.

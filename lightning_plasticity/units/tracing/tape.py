@@ -120,6 +120,11 @@ class Tape:
         self.is_labelling = was
 
 
+def operations(steps: list[Step]) -> str:
+    """Return the names of operations, for people."""
+    return ", ".join(dict.fromkeys(str(step.func).split(".")[1] for step in steps))
+
+
 def leaves(steps: list[Step], sources: Sources) -> list[Source]:
     """Return the parameters that go into operations."""
     found = [sources.find(t) for step in steps for t in step.inputs]

@@ -12,7 +12,7 @@ from lightning_plasticity.units.slot import SlotKind
 from lightning_plasticity.units.tracing.execution import Execution
 from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY
 from lightning_plasticity.units.tracing.shadow import compact
-from lightning_plasticity.units.tracing.sources import Source
+from lightning_plasticity.units.tracing.sources import FROZEN, FROZEN_READER, Source
 from lightning_plasticity.units.tracing.tape import Role
 
 
@@ -102,7 +102,9 @@ class Verdict:
                     entry.owners = torch.zeros_like(entry.owners)
             else:
                 if problem := entry.source.problem:
-                    self.decline(self._mask(entry.owners), f"{entry.source.path} {problem}")
+                    of_reader = entry.role == "out" and problem == FROZEN
+                    why = FROZEN_READER if of_reader else problem
+                    self.decline(self._mask(entry.owners), f"{entry.source.path} {why}")
                 self._check_whole(entry)
         for source, roles in self._both_roles():
             self._check_recurrence(source, roles)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from zoo import make
 
-from lightning_plasticity.units import discover_units
+from lightning_plasticity.units import discover_units, verify_units
 
 
 def said(name: str, layer: str) -> tuple[str, str]:
@@ -19,10 +20,15 @@ def said(name: str, layer: str) -> tuple[str, str]:
 CASES = [
     ("mlp", "4", "it reaches the output of the model", ""),
     ("residual", "stem.0", "residual stream", "residual='group'"),
-    ("lstm", "cell", "it is recurrent (LSTM): its units feed themselves, which no law covers", "Leave it alone"),
-    ("gru", "cell", "it is recurrent (GRU)", "Leave it alone"),
-    ("recurrent_cells", "layer.0", "it is recurrent (GRUCell)", "Leave it alone"),
-    ("recurrent_cells", "layer.1", "it is recurrent (LSTMCell)", "Leave it alone"),
+    (
+        "lstm",
+        "cell",
+        "it is recurrent (LSTM): its units feed themselves, which no law covers",
+        "Nothing needs to be done",
+    ),
+    ("gru", "cell", "it is recurrent (GRU)", "Nothing needs to be done"),
+    ("recurrent_cells", "layer.0", "it is recurrent (GRUCell)", "Nothing needs to be done"),
+    ("recurrent_cells", "layer.1", "it is recurrent (LSTMCell)", "Nothing needs to be done"),
     ("recurrence_by_hand", "step", "it is recurrent", ""),
     ("tied_embedding", "embed", "its weight is used in two orientations (tied weights)", "a weight of its own"),
     ("autoencoder_with_tied_weights", "encoder", "tied weights", "a weight of its own"),
@@ -54,3 +60,71 @@ def test_a_part_of_a_layer_is_counted():
     units = discover_units(Model(), torch.randn(3, 4))
     assert units["both"].size == 4
     assert "2 of 6 units: it reaches the output of the model" in {skip.reason for skip in units.skipped}
+
+
+class Chain(nn.Module):
+    """Two hidden layers and a head; ``between`` acts on the first, ``weights`` on what the second multiplies with."""
+
+    def __init__(self, between=torch.relu, weights=lambda weight, training: weight) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(5, 6), nn.Linear(6, 4), nn.Linear(4, 2)
+        self.between, self.weights = between, weights
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.between(self.a(x))
+        return self.c(F.linear(hidden, self.weights(self.b.weight, self.training), self.b.bias).relu())
+
+
+def frozen_reader() -> nn.Module:
+    model = Chain()
+    model.b.requires_grad_(False)
+    return model
+
+
+OF_CHAINS = {
+    "drop_connect": (
+        Chain(weights=lambda weight, training: F.dropout(weight, 0.5, training)),
+        "b", "used as it is in one place (or mode) and changed before it is used in another (mul)", "nn.Dropout behind",
+    ),
+    "softmax": (Chain(lambda x: x.softmax(-1)), "a", "made of several units at once (softmax)", ""),
+    "frozen_reader": (frozen_reader(), "a", "b.weight reads it and is frozen", "on the weight that reads it"),
+    "frozen_writer": (frozen_reader(), "b", "its weight is frozen", "Set requires_grad=True on it"),
+    "a_copy_by_strides": (
+        Chain(lambda x: torch.as_strided_copy(x, x.shape, x.stride())), "a", "'as_strided_copy' has no rule", "Replace",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", OF_CHAINS)
+def test_the_true_reason_is_said_and_a_remedy_that_works(name):
+    model, layer, reason, remedy = OF_CHAINS[name]
+    (skip,) = [skip for skip in discover_units(model, torch.randn(8, 5)).skipped if skip.layer == layer]
+    assert reason in skip.reason
+    assert remedy in skip.remedy
+    assert bool(remedy) == bool(skip.remedy)
+
+
+@pytest.mark.parametrize("view", [
+    lambda x: x.as_strided(x.shape, x.stride()),
+    lambda x: x.as_strided((8, 3, 2), (6, 2, 1)).flatten(1),
+    lambda x: x.as_strided((7, 6), (6, 1), 3),
+])  # fmt: skip
+def test_a_strided_view_is_followed_by_memory(view):
+    model, x = Chain(view), torch.randn(8, 5)
+    unit_map = discover_units(model, x)
+    assert {"a", "b"} == {group.name for group in unit_map}
+    assert all(proof.proven for proof in verify_units(model, x, unit_map))
+
+
+def test_a_strided_view_that_tears_units_apart_is_refused():
+    model = Chain(lambda x: x.as_strided((8, 6), (1, 8)))
+    assert [group.name for group in discover_units(model, torch.randn(8, 5))] == ["b"]
+
+
+def test_the_kernel_of_a_channel_belongs_to_it_also_with_weight_norm():
+    depthwise = nn.utils.parametrizations.weight_norm(nn.Conv1d(6, 6, 3, groups=6))
+    model, x = nn.Sequential(nn.Conv1d(3, 6, 1), depthwise, nn.ReLU(), nn.Conv1d(6, 2, 1)), torch.randn(4, 3, 8)
+    unit_map = discover_units(model, x)
+    kernel = {f"1.parametrizations.weight.original{i}" for i in (0, 1)}
+    assert {slot.path for slot in unit_map["0"].norms} == kernel
+    assert verify_units(model, x, unit_map)["0"].proven

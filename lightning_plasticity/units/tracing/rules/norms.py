@@ -13,6 +13,7 @@ from lightning_plasticity.units.tracing.meeting import PRODUCT, SUM
 from lightning_plasticity.units.tracing.rules.call import Call
 from lightning_plasticity.units.tracing.rules.pointwise import with_parameters
 from lightning_plasticity.units.tracing.rules.registry import Labelling, rule
+from lightning_plasticity.units.tracing.rules.unknown import unknown
 
 if TYPE_CHECKING:
     from lightning_plasticity.units.tracing.execution import Execution
@@ -57,6 +58,20 @@ def batch_norm(run: Execution, call: Call) -> Labelling:
     }  # fmt: skip
     labels = _affine(run, labels, own, 1, x.ndim)
     return [labels, *(foreign(t.ndim) for t in call.outs[1:])]
+
+
+@rule("_weight_norm_interface")
+def weight_norm(run: Execution, call: Call) -> Labelling:
+    """Let the entries of a row of a parameter join each other, since each of them changes the whole row."""
+    own, size = run.of(call["v"]), run.of(call["g"])
+    if own is None or size is None or not run.tape.is_labelling:
+        return unknown(run, call)
+    rows = own.expand(call["v"].shape).movedim(call["dim"], 0).flatten(1)
+    whole = run.labels.fresh(len(rows), soft=True)
+    for entries in (*rows.unbind(1), size.reshape(-1)):
+        run.labels.edges.append((whole, entries))
+        run.labels.unify(whole, entries)
+    return [whole.reshape(call["g"].shape), None]
 
 
 @rule("native_layer_norm _fused_rms_norm rms_norm layer_norm")

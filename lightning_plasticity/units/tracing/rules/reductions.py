@@ -51,7 +51,8 @@ def reduction(run: Execution, call: Call) -> Labelling:
 def along(run: Execution, call: Call) -> Labelling:
     """Let every result along a dimension depend on everything along it."""
     x = call.args[0]
-    labels = run.mix(run.of(x), _dims(call["dim"], x.ndim), COMBINED)
+    why = f"each of its numbers is made of several units at once ({call.name.strip('_')})"
+    labels = run.mix(run.of(x), _dims(call["dim"], x.ndim), why)
     return [labels] * len(call.outs)
 
 

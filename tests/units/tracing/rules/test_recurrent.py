@@ -45,7 +45,7 @@ def check(model: Model, kind: str) -> None:
     reasons = {skip.layer: (skip.reason, skip.remedy) for skip in units.skipped}
     assert reasons["recurrent"] == (
         f"it is recurrent ({kind}): its units feed themselves, which no law covers",
-        "Leave it alone: the layers before and after it can have units",
+        "Nothing needs to be done: the layers before and after it can have units",
     )
     proofs = verify_units(model, X, units)
     assert not proofs.failed, proofs.summary()
