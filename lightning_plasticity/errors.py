@@ -6,6 +6,7 @@ Every one of the errors is a :class:`ValueError`, so that code which guards agai
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from numbers import Integral, Real
 from typing import cast
 
@@ -85,9 +86,15 @@ def check_number(
 
 
 def _contains(interval: str, value: float) -> bool:
-    low, high = map(float, interval[1:-1].split(","))
+    low, high = _bounds(interval)
     above = value >= low if interval[0] == "[" else value > low
     return above and (value <= high if interval[-1] == "]" else value < high)
+
+
+@cache  # UPGD checks its settings at every step, since schedules write into parameter groups
+def _bounds(interval: str) -> tuple[float, float]:
+    low, high = interval[1:-1].split(",")
+    return float(low), float(high)
 
 
 def check_counts(**counts: object) -> None:
