@@ -26,9 +26,9 @@ Law = Callable[[Sandbox, Chosen], Problems]
 
 _PAIRS = 6
 
-SILENCES = ((0.0, 0.0), (-1e3, 0.0), (0.0, 1e-18))
+SILENCES = ((0.0, 0.0), (-1e3, 0.0), (0.0, 1e-18), (0.0, -1e3))
 """What to set biases and weights to, so that units carry nothing: zero; a bias that makes a sigmoid, a softplus or an
-exponential zero; a weight whose norm can be divided by."""
+exponential zero; a weight whose norm can be divided by; a weight of which an exponential or a softplus is zero."""
 
 
 def blamed(law: Law, box: Sandbox, chosen: Chosen) -> Problems:

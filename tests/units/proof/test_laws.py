@@ -111,6 +111,17 @@ def test_activations_without_a_zero_at_zero_do_not_refute_a_right_group(activati
     assert proof.exclusive is not False
 
 
+@pytest.mark.parametrize("positive", [torch.exp, F.softplus, torch.sigmoid, torch.abs])
+def test_weights_that_are_made_positive_do_not_refute_a_right_group(positive) -> None:
+    class Positive(nn.Sequential):
+        def forward(self, x: Tensor) -> Tensor:
+            return self[1](torch.tanh(F.linear(x, positive(self[0].weight))))
+
+    model = Positive(nn.Linear(4, 6, bias=False), nn.Linear(6, 2))
+    (proof,) = prove(model, UnitGroup("0", 6, (slot(model, "0.weight"),), (), (slot(model, "1.weight", 1),), None))
+    assert proof.proven
+
+
 def test_units_that_do_not_matter_are_not_sensitive() -> None:
     class Idle(Network):
         def forward(self, x: Tensor) -> Tensor:
