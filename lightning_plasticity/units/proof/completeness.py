@@ -34,9 +34,9 @@ def incomplete(box: Sandbox, unit_map: UnitMap) -> tuple[Problems, list[UnitGrou
         What is wrong, by group, and the groups of which nothing can be told: fewer than two of their units act, or they
         cannot be exchanged and the output has no derivatives.
     """
-    acting = _acting(box, [group for group in unit_map if group.size > 1])
-    groups = [group for group in unit_map if len(acting.get(group.name, ())) > 1]
     before = box.run()
+    acting = _acting(box, [group for group in unit_map if group.size > 1], before)
+    groups = [group for group in unit_map if len(acting.get(group.name, ())) > 1]
 
     def exchanged(box: Sandbox, chosen: Chosen) -> Problems:
         with box.edited():
@@ -54,15 +54,14 @@ def incomplete(box: Sandbox, unit_map: UnitMap) -> tuple[Problems, list[UnitGrou
             missed = forgotten(box, group, unit_map)
             if missed is None:
                 groups.remove(group)
-            problems[group.name] += (
-                f"; each of {', '.join(missed or ())} has entries that act through one of them alone"
-            )
-            if not missed:
+            if missed:
+                problems[group.name] += f"; each of {', '.join(missed)} has entries that act through one of them alone"
+            else:
                 del problems[group.name]
     return problems, [group for group in unit_map if group not in groups]
 
 
-def _acting(box: Sandbox, groups: Sequence[UnitGroup]) -> dict[str, Tensor]:
+def _acting(box: Sandbox, groups: Sequence[UnitGroup], before: Sequence[Tensor]) -> dict[str, Tensor]:
     """Return the numbers of the units of each group that act on the output: by derivatives, else of some by a trial."""
     found: dict[str, Tensor] = {}
     reading = by_tensor(slot for group in groups for slot in group.outgoing)
@@ -78,12 +77,11 @@ def _acting(box: Sandbox, groups: Sequence[UnitGroup]) -> dict[str, Tensor]:
     for group in groups:
         if len(acting.get(group.name, ())) < 2:
             tried = box.choose(group.size, 2 * _PAIRS)
-            acting[group.name] = tried[[_acts(box, group, unit[None]) for unit in tried]]
+            acting[group.name] = tried[[_acts(box, group, unit[None], before) for unit in tried]]
     return acting
 
 
-def _acts(box: Sandbox, group: UnitGroup, unit: Tensor) -> bool:
-    before = box.run()
+def _acts(box: Sandbox, group: UnitGroup, unit: Tensor, before: Sequence[Tensor]) -> bool:
     with box.edited():
         cut(box, [(group, unit)])
         return difference(before, box.run()) > box.tolerance

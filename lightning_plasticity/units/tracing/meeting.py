@@ -269,8 +269,7 @@ def _torn(labels: Labels, core: Tensor, unit: Tensor) -> Tensor:
     return (torn | (labels.soft[core] & labels.hard_class[root])) & (root != other)
 
 
-_KINDS = HARD + 1
-_MOST_BLENDS = 2**14
+_KINDS, _MOST_BLENDS = HARD + 1, 2**14
 
 _MEETINGS: dict[int, Callable[[Labels, Tensor, Tensor, Manner], Tensor]] = {
     _KINDS * FOREIGN_KIND + BLEND: _foreign_and_blend,

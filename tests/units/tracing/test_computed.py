@@ -59,6 +59,7 @@ ROW_BY_ROW = {
 
 @pytest.mark.parametrize("kind", ROW_BY_ROW)
 def test_rows_and_columns_of_the_computed_weight_are_those_of_the_parameter(kind):
+    torch.manual_seed(0)  # dropout may drop all that a column has
     change, coupled = ROW_BY_ROW[kind]
     units = found(with_weight(change))
     assert [(group.name, group.size, group.coupled) for group in units] == [("0", 8, coupled), ("2", 6, False)]
