@@ -19,6 +19,7 @@ from lightning_plasticity.callbacks.scaling import scaler_of, will_be_skipped
 from lightning_plasticity.callbacks.steps import log_to_all
 from lightning_plasticity.errors import StateMismatchError, check_choice, check_seed
 from lightning_plasticity.optim import HesScale, SampledGaussNewton, UtilityGate
+from lightning_plasticity.optim.gate import attached_gates
 from lightning_plasticity.optim.ggn import only_loss
 from lightning_plasticity.optim.settings import Perturbation
 from lightning_plasticity.units import UnitGroup
@@ -209,7 +210,17 @@ class UPGDPerturbation(pl.Callback):
             if gate is not None and state:
                 gate.load_state_dict(state)
         self._restored = []
+        self._refuse_overlap(trainer)
         self._attach()
+
+    def _refuse_overlap(self, trainer: pl.Trainer) -> None:
+        """Refuse gates that share parameters with those of another callback, or with what the user has attached."""
+        callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+        rivals = [each for each in callbacks if isinstance(each, UPGDPerturbation) and each is not self]
+        others = [gate for rival in rivals for gate in rival.gates if gate is not None]
+        for gate in filter(None, self.gates):
+            near = [other for other in others if other.optimizer is gate.optimizer]
+            gate.refuse_overlap([*near, *attached_gates(gate.optimizer)])
 
     def _make_source(self, pl_module: pl.LightningModule, seed: int) -> HesScale | SampledGaussNewton | None:
         """Return the source of curvature."""

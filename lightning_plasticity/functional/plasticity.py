@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -18,15 +19,15 @@ def sample_plasticity(loss_before: Tensor, loss_after: Tensor, eps: float = 1e-8
         eps: Floor of the loss before the update.
 
     Returns:
-        The plasticity, of the same shape.
+        The plasticity, of the same shape; NaN where a loss is negative, of which no share can be removed.
 
     References:
         Elsayed and Mahmood, `Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning` (ICLR
         2024), section 4.
 
     Example:
-        >>> import torch
         >>> sample_plasticity(torch.tensor([2.0, 2.0, 0.0]), torch.tensor([0.5, 3.0, 0.0]))
         tensor([0.7500, 0.0000, 1.0000])
     """
-    return (1 - loss_after / loss_before.clamp_min(eps)).clamp(0, 1)
+    plasticity = (1 - loss_after / loss_before.clamp_min(eps)).clamp(0, 1)
+    return plasticity.masked_fill((loss_before < 0) | (loss_after < 0), torch.nan)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, distributed
 
+from lightning_plasticity.errors import InvalidArgumentError
+
 
 class DiagonalMemory:
     """Diagonal entries by parameter; they accumulate over backward passes as gradients do, until they are taken."""
@@ -12,12 +14,18 @@ class DiagonalMemory:
     def __init__(self) -> None:
         self._diagonal: dict[Tensor, Tensor] = {}
         self._averaged = True
+        self._taken: set[Tensor] | None = None  # since the last backward pass that was announced; None: none was
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a backward pass was announced that has not begun."""
+        return False
 
     def expect(self) -> None:
         """Prepare for a backward pass: entries whose gradient was set to None are forgotten with it."""
         for parameter in [p for p in self._diagonal if p.grad is None]:
             del self._diagonal[parameter]
-        self._averaged = False
+        self._averaged, self._taken = False, set()
 
     def add(self, parameter: Tensor, values: Tensor) -> None:
         """Add diagonal entries of a parameter."""
@@ -34,9 +42,20 @@ class DiagonalMemory:
             parameter: A parameter.
 
         Returns:
-            Its part of the diagonal, of its shape, summed over the backward passes since it was last taken; zeros if
-            there was none.
+            Its part of the diagonal, of its shape, summed over the backward passes since it was last taken; zeros for
+            a parameter that they did not reach.
+
+        Raises:
+            InvalidArgumentError: If no loss was watched since it was last taken, or another one than was watched went
+                backward.
         """
+        if self._taken is None or parameter in self._taken or self.is_waiting:
+            raise InvalidArgumentError(
+                f"{type(self).__name__} as `curvature`, which has not seen the backward pass of this step",
+                "a backward pass from a loss that was watched, before every step",
+                "Write `hesscale.watch(loss).backward()`; in a LightningModule, `self.manual_backward(loss)`",
+            )
+        self._taken.add(parameter)
         if not self._averaged:
             self._average()
         known = self._diagonal.pop(parameter, None)

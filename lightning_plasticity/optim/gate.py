@@ -8,17 +8,13 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
-from lightning_plasticity.errors import (
-    InvalidArgumentError,
-    StateMismatchError,
-    UnsupportedOptimizerError,
-    check_optimizer,
-)
-from lightning_plasticity.optim.gated import Curvature, GatedOptimizer
+from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, UnsupportedOptimizerError
+from lightning_plasticity.optim.gate_arguments import groups_to_gate, refuse_unsuitable, tensors_to_gate
+from lightning_plasticity.optim.gated import Curvature, check_curvature
 from lightning_plasticity.optim.noise import NoiseSource
 from lightning_plasticity.optim.settings import Correction, Perturbation, Scaling
 from lightning_plasticity.optim.unit_gates import UnitGates
@@ -47,13 +43,14 @@ class UtilityGate:
         protecting: Whether the gradient is held back as well, or only the noise.
         gate_scale: Factor of the gate: 1 leaves half of the gradient of a weight without utility, 2 all of it.
         units: The units, for one utility per unit; None for one per weight.
-        parameters: The parameters to gate, for one utility per weight; None gates all of the optimizer.
+        parameters: The parameters to gate, for one utility per weight; None gates all of the optimizer. Not with units.
         curvature: Second-order information; None for first order.
         seed: Seed of the noise, equal on all processes; None takes torch's global seed, and that of process 0 if
             ``torch.distributed`` runs.
 
     Raises:
-        InvalidArgumentError: If a setting is outside its range, or ``optimizer`` is none.
+        InvalidArgumentError: If a setting is outside its range, ``optimizer`` is none, or nothing of it is to be gated.
+        StateMismatchError: If ``units`` are of a model that has changed.
         UnsupportedOptimizerError: If the optimizer evaluates the loss several times in a step (LBFGS), or is itself one
             of UPGD.
         UnsupportedModelError: If units are read by frozen weights only, so that their utility is unknown.
@@ -88,24 +85,36 @@ class UtilityGate:
         curvature: Curvature | None = None,
         seed: int | None = None,
     ) -> None:
-        _refuse_unsuitable(optimizer)
+        refuse_unsuitable(optimizer)
+        check_curvature(curvature)
+        if units is not None and parameters is not None:
+            raise InvalidArgumentError(
+                "both `units` and `parameters`",
+                "units, for one utility per unit, or parameters, for one per weight",
+                "Leave one of them out; `units.select(...)` chooses among units",
+            )
         self.settings = Perturbation(noise_std, decay_rate, scaling, correction, protecting, gate_scale)
         self.optimizer = optimizer
         self.noise = NoiseSource(seed)
         self.gates: Gates = (
-            WeightGates(self.settings, parameters, curvature)
+            WeightGates(self.settings, tensors_to_gate(parameters), curvature)
             if units is None
-            else UnitGates(self.settings, tuple(units), curvature)
+            else UnitGates(self.settings, groups_to_gate(units), curvature)
         )
         self._handle: RemovableHandle | None = None
+        self._refuse_nothing(optimizer)
 
     def attach(self) -> Self:
         """Gate the gradients in every ``optimizer.step`` from now on; with a closure, after it was evaluated.
 
         Returns:
             The gate itself.
+
+        Raises:
+            UnsupportedOptimizerError: If another gate that is attached gates some of the same parameters.
         """
         self.detach()
+        self.refuse_overlap(attached_gates(self.optimizer))
         self._handle = self.optimizer.register_step_pre_hook(self._before_step)
         return self
 
@@ -122,10 +131,11 @@ class UtilityGate:
             optimizer: The new optimizer. The gate is detached from the old one.
 
         Raises:
-            InvalidArgumentError: If ``optimizer`` is none.
+            InvalidArgumentError: If ``optimizer`` is none, or has none of the parameters.
             UnsupportedOptimizerError: If its gradients cannot be gated.
         """
-        _refuse_unsuitable(optimizer)
+        refuse_unsuitable(optimizer)
+        self._refuse_nothing(optimizer)
         self.detach()
         self.optimizer = optimizer
 
@@ -137,7 +147,8 @@ class UtilityGate:
                 clock; any other starts anew.
 
         Raises:
-            InvalidArgumentError: If the gate has one utility per weight.
+            InvalidArgumentError: If the gate has one utility per weight, or ``units`` are none.
+            StateMismatchError: If they are of a model that has changed.
             UnsupportedModelError: If units are read by frozen weights only.
         """
         if not isinstance(self.gates, UnitGates):
@@ -146,7 +157,7 @@ class UtilityGate:
                 "a UtilityGate that was built with `units`",
                 "Leave `regroup` out: weights keep their utilities as long as the optimizer has them",
             )
-        self.gates.regroup(tuple(units))
+        self.gates.regroup(groups_to_gate(units))
 
     def __enter__(self) -> Self:
         return self.attach()
@@ -172,6 +183,33 @@ class UtilityGate:
             Tensors with entries in ``(0, 1)``; empty before the first step.
         """
         return self.gates.scaled(self.optimizer)
+
+    def refuse_overlap(self, others: Iterable[UtilityGate]) -> None:
+        """Refuse to gate what other gates gate: its gradients would be held back and perturbed twice.
+
+        Args:
+            others: Gates in front of the same step.
+
+        Raises:
+            UnsupportedOptimizerError: If one of them has a parameter in common with this gate.
+        """
+        own = self.gates.gated(self.optimizer)
+        for other in others:
+            if other is not self and (common := own & other.gates.gated(self.optimizer)):
+                raise UnsupportedOptimizerError(
+                    f"two gates in front of {type(self.optimizer).__name__}, which share {len(common)} parameters",
+                    "one gate per parameter",
+                    "Drop or detach one of them, or choose other parameters for each (`parameters`, `units`; `include` "
+                    "and `exclude` of UPGDPerturbation)",
+                )
+
+    def _refuse_nothing(self, optimizer: Optimizer) -> None:
+        if not self.gates.gated(optimizer):
+            raise InvalidArgumentError(
+                f"a UtilityGate that gates no parameter of {type(optimizer).__name__}",
+                "parameters (or units written by parameters) of this optimizer, in groups that are not 'gated': False",
+                "Pass `parameters` or `units` of the model that the optimizer trains, or neither to gate all",
+            )
 
     def _before_step(
         self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -223,21 +261,10 @@ class UtilityGate:
         self.noise.load_state_dict(state_dict["noise"])
 
 
-def _refuse_unsuitable(optimizer: Optimizer) -> None:
-    check_optimizer(optimizer)
-    name = type(optimizer).__name__
-    if isinstance(optimizer, LBFGS):
-        raise UnsupportedOptimizerError(
-            "LBFGS in front of which gradients should be perturbed",
-            "an optimizer that uses one gradient per step",
-            "Use SGD, Adam or another first-order optimizer",
-        )
-    if isinstance(optimizer, GatedOptimizer):
-        raise UnsupportedOptimizerError(
-            f"{name} behind another gate, although it perturbs and holds back gradients itself",
-            "an optimizer that takes gradients as they are",
-            f"Drop the UtilityGate or UPGDPerturbation, or use SGD or Adam instead of {name}",
-        )
+def attached_gates(optimizer: Optimizer) -> list[UtilityGate]:
+    """Return the gates that are attached to an optimizer."""
+    owners = [getattr(hook, "__self__", None) for hook in optimizer._optimizer_step_pre_hooks.values()]
+    return [owner for owner in owners if isinstance(owner, UtilityGate)]
 
 
 class Gates(Protocol):
@@ -247,6 +274,9 @@ class Gates(Protocol):
 
     def apply(self, optimizer: Optimizer, noise: NoiseSource) -> None:
         """Observe the gradients of the optimizer's parameters and gate them, in place."""
+
+    def gated(self, optimizer: Optimizer) -> set[Tensor]:
+        """Return the parameters of the optimizer that are gated."""
 
     def scaled(self, optimizer: Optimizer) -> dict[Tensor | str, Tensor]:
         """Return the scaled utilities."""

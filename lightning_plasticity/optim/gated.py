@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol, cast, overload
+from typing import Any, Protocol, cast, overload, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,7 +12,12 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import ParamsT
 from torch.optim.sgd import sgd
 
-from lightning_plasticity.errors import StateMismatchError, UnsupportedOptimizerError, check_number
+from lightning_plasticity.errors import (
+    InvalidArgumentError,
+    StateMismatchError,
+    UnsupportedOptimizerError,
+    check_number,
+)
 from lightning_plasticity.optim.blocks import Block, Treated, Workspace, blocks, gathered, precise_dtype
 from lightning_plasticity.optim.noise import NoiseSource
 from lightning_plasticity.optim.perturbation import divisors, observed, through_gate
@@ -21,6 +26,7 @@ from lightning_plasticity.optim.settings import Perturbation
 _SETTINGS = ("noise_std", "decay_rate", "scaling", "correction", "protecting", "gate_scale")
 
 
+@runtime_checkable
 class Curvature(Protocol):
     """Whatever knows the diagonal of the Hessian of the loss, such as :class:`~lightning_plasticity.optim.HesScale`."""
 
@@ -33,6 +39,24 @@ class Curvature(Protocol):
         Returns:
             Its part of the diagonal, of its shape; zeros where nothing is known.
         """
+
+
+def check_curvature(curvature: object) -> None:
+    """Refuse a source of curvature that is none.
+
+    Args:
+        curvature: The value of the argument ``curvature``.
+
+    Raises:
+        InvalidArgumentError: If it is refused.
+    """
+    if curvature is not None and not isinstance(curvature, Curvature):
+        raise InvalidArgumentError(
+            f"curvature={curvature!r}",
+            "None, or a source of second derivatives such as HesScale",
+            "Pass `hesscale = HesScale(model)`, and let losses go backward by `hesscale.watch(loss).backward()`; "
+            "the callback UPGDPerturbation takes 'hesscale' and does both",
+        )
 
 
 def refuse(parameter: Tensor, place: str, who: str) -> None:
@@ -73,6 +97,7 @@ class GatedOptimizer(Optimizer, ABC):
     def __init__(
         self, params: ParamsT, defaults: dict[str, Any], curvature: Curvature | None, seed: int | None
     ) -> None:
+        check_curvature(curvature)
         self.noise = NoiseSource(seed)
         self.curvature = curvature
         super().__init__(params, defaults)
@@ -138,6 +163,7 @@ class GatedOptimizer(Optimizer, ABC):
                 continue
             if gradient.is_sparse:
                 refuse(parameter, f"parameter {i} of a group", type(self).__name__)
+            diagonal = self.curvature.take(parameter) if self.curvature is not None and group["gated"] else None
             state = self.state[parameter] or self._start(parameter, group)
             state["step"] += 1
             weight = gathered(group["decay_rate"], state["step"], capturable=group["capturable"])
@@ -145,8 +171,7 @@ class GatedOptimizer(Optimizer, ABC):
             tensors = {"weight": parameter.detach(), "gradient": gradient, "utility": state["utility"]}
             for name in extra:
                 tensors[name] = state[name]
-            if self.curvature is not None and group["gated"]:
-                diagonal = self.curvature.take(parameter)
+            if diagonal is not None:
                 tensors["curvature"] = -diagonal if group["maximize"] else diagonal
             treated.append(Treated(tensors, settings, group["gated"], weight, state["step"], group))
         return treated
@@ -181,6 +206,13 @@ class GatedOptimizer(Optimizer, ABC):
             raise StateMismatchError(
                 f"a state with the entries {sorted(state_dict)}",
                 f"a state of {type(self).__name__}, which has an entry 'noise'",
+                "Load the state of the optimizer that wrote it, or start afresh",
+            )
+        remembered = {"step", "utility", *self.extra_state()}
+        if foreign := [state for state in state_dict["state"].values() if set(state) != remembered]:
+            raise StateMismatchError(
+                f"a state that remembers {sorted(foreign[0])} of every parameter",
+                f"one of {type(self).__name__}, which remembers {sorted(remembered)}",
                 "Load the state of the optimizer that wrote it, or start afresh",
             )
         super().load_state_dict({key: value for key, value in state_dict.items() if key != "noise"})

@@ -58,6 +58,11 @@ class HesScale(DiagonalMemory):
         self.model = model
         self._sweep = _Sweep(self, 1.0)
 
+    @property
+    def is_waiting(self) -> bool:
+        """Whether a loss was watched that has not gone backward yet."""
+        return self._sweep.is_waiting
+
     def watch(self, loss: Tensor, *, scale: float = 1.0) -> Tensor:
         """Prepare to follow the backward pass of ``loss``, which must come next.
 
@@ -126,6 +131,7 @@ class _Sweep:
     def __init__(self, owner: HesScale, scale: float) -> None:
         self.owner, self.scale = owner, scale
         self._hooks: dict[_Operation, RemovableHandle] = {}
+        self.is_waiting = False
 
     def prepare(self, root: Node) -> None:
         """Hook every curved operation between the loss and the parameters."""
@@ -134,6 +140,7 @@ class _Sweep:
         for operation in operations:
             if operation.waits_for_gradient:
                 self._hooks[operation] = operation.node.register_prehook(partial(self._arrive, operation))
+        self.is_waiting = bool(self._hooks)
         if not operations[0].waits_for_gradient:
             self._advance(operations[0], None)
 
@@ -157,6 +164,7 @@ class _Sweep:
 
     def _arrive(self, operation: _Operation, gradients: tuple[Tensor | None, ...]) -> None:
         """Go on from a curved operation, just before its gradient passes."""
+        self.is_waiting = False
         self._hooks.pop(operation).remove()
         with torch.no_grad():
             self._advance(operation, gradients[0])

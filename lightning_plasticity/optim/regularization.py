@@ -173,7 +173,9 @@ def _pull(parameter: Tensor, target: Tensor | None, rate: float | Tensor, norm: 
 
 
 class ShrinkPerturb:
-    r"""Shrinks all weights and adds noise: :math:`w \leftarrow \lambda w + \sigma \xi`.
+    r"""Shrinks all trainable weights and adds noise: :math:`w \leftarrow \lambda w + \sigma \xi`.
+
+    Parameters that are frozen at the time (``requires_grad=False``) stay as they are.
 
     Args:
         model: The model whose parameters are treated.
@@ -222,7 +224,7 @@ class ShrinkPerturb:
     def __call__(self) -> None:
         """Shrink and perturb once."""
         fresh = self._fresh() if self.noise == "initialization" and self.noise_std > 0 else {}
-        for parameter in self.chosen:
+        for parameter in [each for each in self.chosen if each.requires_grad]:
             parameter.mul_(self.shrink)
             if parameter in fresh:
                 parameter.add_(fresh[parameter], alpha=self.noise_std)

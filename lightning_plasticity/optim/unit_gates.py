@@ -93,6 +93,17 @@ class UnitGates:
         for parameter, parts in written.items():
             self._pass(parameter, parts, noise)
 
+    def gated(self, optimizer: Optimizer) -> set[Tensor]:
+        """Return the parameters of an optimizer that are gated: those that write units."""
+        writers = {slot.tensor for group in self.groups for slot in group.incoming + group.norms}
+        return {
+            parameter
+            for group in optimizer.param_groups
+            if group.get("gated", True)
+            for parameter in group["params"]
+            if parameter in writers
+        }
+
     def _weights(self, parameter: Tensor, *, maximize: bool) -> Tensor:
         """Return the utilities of the weights of a reader."""
         refuse(parameter, "a weight that reads units", "UtilityGate")

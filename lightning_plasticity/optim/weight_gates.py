@@ -67,6 +67,10 @@ class WeightGates:
         scale = self.settings.gate_scale
         return {p: 1 - gates(block, largest)[0] / scale for (p, _), block in zip(known, cut, strict=True)}
 
+    def gated(self, optimizer: Optimizer) -> set[Tensor]:
+        """Return the parameters of an optimizer that are gated."""
+        return {parameter for parameter, _ in self._gated(optimizer)}
+
     def _gated(self, optimizer: Optimizer) -> list[tuple[Tensor, dict[str, Any]]]:
         return [
             (parameter, group)
@@ -79,6 +83,7 @@ class WeightGates:
     def _observed(self, parameter: Tensor, group: dict[str, Any]) -> Treated:
         """Return a parameter that has a gradient, one step older."""
         refuse(parameter, "a parameter of the optimizer", "UtilityGate")
+        diagonal = None if self.curvature is None else self.curvature.take(parameter)
         if parameter not in self.memory:
             utility = torch.zeros_like(parameter, dtype=precise_dtype(parameter), memory_format=torch.preserve_format)
             self.memory[parameter] = {"step": 0, "utility": utility.detach()}
@@ -87,8 +92,7 @@ class WeightGates:
         gradient, maximize = parameter.grad, group.get("maximize", False)
         assert gradient is not None  # ruff: ignore[assert] - the caller chose those that have one
         one.tensors.update(target=gradient, gradient=-gradient if maximize else gradient)
-        if self.curvature is not None:
-            diagonal = self.curvature.take(parameter)
+        if diagonal is not None:
             one.tensors["curvature"] = -diagonal if maximize else diagonal
         return one
 

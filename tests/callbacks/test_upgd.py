@@ -396,6 +396,35 @@ def test_a_module_that_trains_with_upgd_is_not_gated_twice(when):
         fit(Regression(lambda p: UPGD(p, lr=0.1)), UPGDPerturbation(when=when))
 
 
+@pytest.mark.parametrize("when", ["before_clipping", "after_clipping"])
+@pytest.mark.parametrize(
+    "second", [UPGDPerturbation(0.0, per="unit"), UPGDPerturbation(0.0, include="net.0.*")], ids=["units", "overlap"]
+)
+def test_two_callbacks_that_gate_the_same_parameters_are_refused(second, when):
+    with pytest.raises(UnsupportedOptimizerError, match="two gates in front of SGD"):
+        fit(Regression(), UPGDPerturbation(0.0, when=when), copy.copy(second))
+
+
+def test_a_callback_beside_a_gate_that_the_module_has_attached_is_refused():
+    def gated(parameters):
+        optimizer = torch.optim.SGD(parameters, lr=0.1)
+        UtilityGate(optimizer).attach()
+        return optimizer
+
+    with pytest.raises(UnsupportedOptimizerError, match="two gates in front of SGD"):
+        fit(Regression(gated), UPGDPerturbation(0.0))
+
+
+def test_two_callbacks_may_gate_different_parameters():
+    fit(Regression(), UPGDPerturbation(0.0, include="net.0.*"), UPGDPerturbation(0.0, include="net.2.*"))
+
+
+@pytest.mark.parametrize("patterns", [{"exclude": "*"}, {"include": []}], ids=str)
+def test_patterns_that_leave_nothing_are_refused(patterns):
+    with pytest.raises(InvalidArgumentError, match="which leave no parameter"):
+        fit(Regression(), UPGDPerturbation(0.0, **patterns))
+
+
 def test_a_pattern_without_a_parameter_is_refused():
     with pytest.raises(InvalidArgumentError, match=r"pattern 'head' matches no parameter.*'net.0.weight'.*`include`"):
         fit(Regression(), UPGDPerturbation(include=["head"]))

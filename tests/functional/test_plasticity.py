@@ -16,3 +16,8 @@ def test_a_loss_of_zero_divides_by_the_floor():
     assert sample_plasticity(torch.tensor(0.0), torch.tensor(0.0)) == 1
     torch.testing.assert_close(sample_plasticity(torch.tensor(0.0), torch.tensor(0.05), eps=0.1), torch.tensor(0.5))
     assert sample_plasticity(torch.tensor(0.0), torch.tensor(1.0)) == 0
+
+
+def test_no_share_of_a_negative_loss_can_be_gone():
+    found = sample_plasticity(torch.tensor([-1.0, -1.0, 1.0]), torch.tensor([-0.5, 0.5, -0.5]))
+    assert found.isnan().all()

@@ -474,3 +474,75 @@ def test_what_is_no_optimizer_is_refused(optimizer):
 def test_a_seed_may_be_a_whole_number_of_numpy():
     zeros = torch.zeros(20)
     assert NoiseSource(numpy.int64(3)).draw(zeros, 1.0).equal(NoiseSource(3).draw(zeros, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        pytest.param(lambda model: {"parameters": []}, "parameters=\\[\\]", id="no parameter"),
+        pytest.param(lambda model: {"parameters": model}, "parameters with Linear", id="a module"),
+        pytest.param(lambda model: {"parameters": model[0].weight}, "parameters=Parameter", id="a single tensor"),
+        pytest.param(lambda model: {"parameters": ["0.weight"]}, "'0.weight' among them", id="names"),
+        pytest.param(lambda model: {"parameters": mlp().parameters()}, "gates no parameter", id="another model's"),
+        pytest.param(lambda model: {"units": []}, "units without a group", id="no units"),
+        pytest.param(lambda model: {"units": "0"}, "units='0'", id="a name"),
+        pytest.param(lambda model: {"units": units_of(model)["0"]}, "units=UnitGroup", id="a single group"),
+        pytest.param(lambda model: {"units": units_of(mlp())}, "gates no parameter of SGD", id="another model's units"),
+        pytest.param(
+            lambda model: {"units": units_of(model), "parameters": model.parameters()}, "both `units`", id="both"
+        ),
+        pytest.param(lambda model: {"curvature": "hesscale"}, "curvature='hesscale'", id="a name of curvature"),
+    ],
+)
+def test_a_gate_of_nothing_is_refused(arguments, message):
+    model = mlp()
+    with pytest.raises(InvalidArgumentError, match=message):
+        UtilityGate(torch.optim.SGD(model.parameters(), lr=0.1), **arguments(model))
+
+
+def units_of(model):
+    return discover_units(model, torch.zeros(2, 5, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("optimizer", [UPGD, AdaUPGD])
+def test_upgd_takes_a_source_of_curvature_and_no_name_of_one(optimizer):
+    with pytest.raises(InvalidArgumentError, match="curvature='hesscale'"):
+        optimizer(mlp().parameters(), curvature="hesscale")
+
+
+def test_units_of_a_model_that_has_changed_are_refused():
+    model = mlp()
+    units = units_of(model)
+    model[2] = nn.Linear(8, 6).double()
+    with pytest.raises(StateMismatchError, match="no longer part of the model"):
+        UtilityGate(torch.optim.SGD(model.parameters(), lr=0.1), units=units)
+
+
+def test_a_gate_does_not_go_on_with_the_optimizer_of_another_model():
+    optimizer = torch.optim.SGD(mlp().parameters(), lr=0.1)
+    gate = UtilityGate(optimizer, parameters=optimizer.param_groups[0]["params"]).attach()
+    with pytest.raises(InvalidArgumentError, match="gates no parameter"):
+        gate.rebind(torch.optim.SGD(mlp().parameters(), lr=0.1))
+    assert gate.optimizer is optimizer
+
+
+def test_two_gates_of_the_same_parameters_are_refused_and_those_of_different_ones_are_not():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    UtilityGate(optimizer, parameters=model[0].parameters()).attach()
+    UtilityGate(optimizer, parameters=model[2].parameters()).attach()
+    with pytest.raises(UnsupportedOptimizerError, match="two gates in front of SGD, which share 2 parameters"):
+        UtilityGate(optimizer, units=units_of(model)).attach()
+    assert len(optimizer._optimizer_step_pre_hooks) == 2
+
+
+@pytest.mark.parametrize("one", [UPGD, AdaUPGD])
+def test_the_state_of_the_other_optimizer_of_upgd_is_refused(one):
+    other = AdaUPGD if one is UPGD else UPGD
+    model = mlp()
+    saved = other(model.parameters())
+    train(model, saved, data(1))
+    optimizer = one(model.parameters())
+    with pytest.raises(StateMismatchError, match=f"one of {one.__name__}, which remembers"):
+        optimizer.load_state_dict(saved.state_dict())
+    assert optimizer.defaults["lr"] == optimizer.param_groups[0]["lr"]

@@ -6,8 +6,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from lightning_plasticity.errors import UnsupportedModelError
-from lightning_plasticity.optim import UPGD, HesScale
+from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError
+from lightning_plasticity.optim import UPGD, HesScale, UtilityGate
+from lightning_plasticity.units import discover_units
 
 
 @pytest.fixture(autouse=True)
@@ -287,8 +288,39 @@ def test_values_accumulate_like_gradients():
     for i in (0, 3):
         hesscale.watch(functional.cross_entropy(model(X[i : i + 3]), LABELS[i : i + 3]) / 2).backward()
     torch.testing.assert_close(hesscale.take(model.weight), once, rtol=1e-12, atol=1e-15)
-    assert hesscale.take(model.weight).eq(0).all()
-    assert hesscale.take(model.weight).shape == model.weight.shape
+
+
+def test_a_parameter_that_the_backward_pass_did_not_reach_has_no_curvature():
+    used, unused = nn.Linear(5, 3).double(), nn.Linear(2, 2)
+    hesscale = HesScale(nn.ModuleList([used, unused]))
+    hesscale.watch(functional.cross_entropy(used(X), LABELS)).backward()
+    assert hesscale.take(unused.weight).eq(0).all()
+    assert hesscale.take(unused.weight.new_zeros(3)).shape == (3,)
+
+
+@pytest.mark.parametrize("case", ["never watched", "another loss", "taken before"])
+@pytest.mark.parametrize("engine", ["optimizer", "gate of weights", "gate of units"])
+def test_a_step_whose_backward_pass_was_not_watched_is_refused_and_takes_no_first_order(case, engine):
+    model = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)).double()
+    hesscale, before = HesScale(model), [p.detach().clone() for p in model.parameters()]
+    if engine == "optimizer":
+        optimizer = UPGD(model.parameters(), lr=0.1, curvature=hesscale)
+    else:
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        units = discover_units(model, X) if engine == "gate of units" else None
+        UtilityGate(optimizer, units=units, curvature=hesscale).attach()
+    loss = functional.cross_entropy(model(X), LABELS)
+    if case == "another loss":
+        hesscale.watch(functional.cross_entropy(model(2 * X), LABELS))
+    elif case == "taken before":
+        hesscale.watch(loss)
+    loss.backward()
+    if case == "taken before":
+        optimizer.step()
+        before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(InvalidArgumentError, match="has not seen the backward pass of this step"):
+        optimizer.step()
+    assert all(torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
 
 
 def test_values_go_with_the_gradient():
@@ -308,7 +340,6 @@ def test_a_backward_pass_that_did_not_come_is_forgotten():
     hesscale.watch(functional.cross_entropy(model(X), LABELS)).backward()
     other.backward()  # not followed any more
     once = approximated(model, lambda net: functional.cross_entropy(net(X), LABELS))
-    hesscale.watch(functional.cross_entropy(model(X), LABELS))
     torch.testing.assert_close(hesscale.take(model.weight), once["weight"], rtol=1e-12, atol=0)
 
 

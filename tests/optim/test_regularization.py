@@ -191,3 +191,13 @@ def test_layers_that_cannot_initialise_themselves_are_refused_by_name():
 def test_values_of_shrinking_out_of_range_are_refused(name, value, expected):
     with pytest.raises(InvalidArgumentError, match=rf"{name}={value!r}.*{expected}"):
         ShrinkPerturb(nn.Linear(2, 2), **{name: value})
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "initialization"])
+def test_frozen_weights_are_neither_shrunk_nor_perturbed(noise):
+    model = nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2))
+    model[0].requires_grad_(False)
+    before = [parameter.clone() for parameter in model.parameters()]
+    ShrinkPerturb(model, shrink=0.5, noise_std=0.1, noise=noise)()
+    stayed = [torch.equal(now, then) for now, then in zip(model.parameters(), before, strict=True)]
+    assert stayed == [True, True, False, False]

@@ -35,7 +35,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from lightning_plasticity.errors import UnsupportedModelError
+from lightning_plasticity.errors import StateMismatchError, UnsupportedModelError
 from lightning_plasticity.units.example import ExampleInputs
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.proof import laws
@@ -83,7 +83,7 @@ def verify_units(
 
     Raises:
         InvalidArgumentError: If ``example_inputs`` are none.
-        StateMismatchError: If ``unit_map`` is not bound to a model, or a layer of it was exchanged.
+        StateMismatchError: If ``unit_map`` is of another model, not bound to any, or a layer of it was exchanged.
         UnsupportedModelError: If the model cannot run on the example in evaluation mode, or not in this precision;
             returns no tensor, or something else in a second run with the same weights and random numbers.
 
@@ -99,6 +99,7 @@ def verify_units(
         tapped: the tap shows them, each at its place; -: neither shown nor refuted
     """
     unit_map.check_bound()
+    _refuse_foreign(model, unit_map)
     with sandbox(model, example_inputs, dtype=dtype, seed=seed) as box:
         try:
             before, again = box.run(), box.run()
@@ -133,6 +134,17 @@ def _runs_in_single_precision(model: nn.Module, example_inputs: ExampleInputs) -
         except Exception:  # so the precision is not the reason
             return False
     return True
+
+
+def _refuse_foreign(model: nn.Module, unit_map: UnitMap) -> None:
+    modules = set(model.modules())
+    foreign = [group.name for group in unit_map if any(slot.module not in modules for slot in group.slots)]
+    if foreign:
+        raise StateMismatchError(
+            f"groups {foreign} of another model than the {type(model).__name__} to prove them on",
+            "a map that was found on this model",
+            "Bind it to this one (`units = units.update(model)`), or find its units anew",
+        )
 
 
 def _modes(box: Sandbox) -> tuple[bool, ...]:

@@ -10,8 +10,8 @@ import torch
 from support.proof_cases import Network, group_of, prove, slot
 from torch import Tensor, nn
 
-from lightning_plasticity.errors import UnsupportedModelError
-from lightning_plasticity.units import UnitGroup, UnitMap, verify_units
+from lightning_plasticity.errors import StateMismatchError, UnsupportedModelError
+from lightning_plasticity.units import UnitGroup, UnitMap, discover_units, verify_units
 
 
 @pytest.fixture(autouse=True)
@@ -116,3 +116,11 @@ def test_a_model_that_does_not_repeat_itself_is_refused() -> None:
     model = Noisy()
     with pytest.raises(UnsupportedModelError, match="two identical runs of the model differ"):
         prove(model, group_of(model))
+
+
+def test_the_units_of_another_model_are_refused_and_not_taken_for_wrong():
+    model, other = (nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)) for _ in range(2))
+    units = discover_units(other, torch.randn(2, 4))
+    with pytest.raises(StateMismatchError, match=r"groups \['0'\] of another model than the Sequential"):
+        verify_units(model, torch.randn(2, 4), units)
+    assert verify_units(model, torch.randn(8, 4), units.update(model))["0"].proven

@@ -1,0 +1,81 @@
+"""What a gate can be put in front of, and what it can be given to gate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from torch import Tensor
+from torch.optim import LBFGS, Optimizer
+
+from lightning_plasticity.errors import InvalidArgumentError, UnsupportedOptimizerError, check_optimizer
+from lightning_plasticity.optim.gated import GatedOptimizer
+from lightning_plasticity.units import UnitGroup, UnitMap
+
+
+def tensors_to_gate(parameters: object) -> list[Tensor] | None:
+    """Return the parameters to gate; None for all.
+
+    Args:
+        parameters: The value of the argument ``parameters``.
+
+    Raises:
+        InvalidArgumentError: If it holds no parameter, or something else.
+    """
+    if parameters is None:
+        return None
+    found = [] if isinstance(parameters, Tensor) or not isinstance(parameters, Iterable) else list(parameters)
+    if not found or not all(isinstance(each, Tensor) for each in found):
+        raise InvalidArgumentError(
+            f"parameters={parameters!r}" if not found else f"parameters with {found[0]!r} among them",
+            "tensors, such as `model.parameters()`",
+            "Pass the parameters themselves, in a list; None gates all of the optimizer",
+        )
+    return found
+
+
+def groups_to_gate(units: object) -> tuple[UnitGroup, ...]:
+    """Return the groups to gate.
+
+    Args:
+        units: The value of the argument ``units``.
+
+    Raises:
+        InvalidArgumentError: If it holds no group, or something else.
+        StateMismatchError: If it is the map of a model that has changed.
+    """
+    if isinstance(units, UnitMap):
+        units.check_bound()
+    found = tuple(units) if isinstance(units, (UnitMap, Sequence)) else ()
+    if not found or not all(isinstance(each, UnitGroup) for each in found):
+        raise InvalidArgumentError(
+            "units without a group" if isinstance(units, (UnitMap, Sequence)) and not found else f"units={units!r}",
+            "a UnitMap, or a sequence of its groups",
+            "Pass `discover_units(model, example)`, or leave `units` out for one utility per weight",
+        )
+    return found
+
+
+def refuse_unsuitable(optimizer: Optimizer) -> None:
+    """Refuse an optimizer whose gradients cannot be gated.
+
+    Args:
+        optimizer: The optimizer.
+
+    Raises:
+        InvalidArgumentError: If it is none.
+        UnsupportedOptimizerError: If it evaluates the loss several times in a step, or gates gradients itself.
+    """
+    check_optimizer(optimizer)
+    name = type(optimizer).__name__
+    if isinstance(optimizer, LBFGS):
+        raise UnsupportedOptimizerError(
+            "LBFGS in front of which gradients should be perturbed",
+            "an optimizer that uses one gradient per step",
+            "Use SGD, Adam or another first-order optimizer",
+        )
+    if isinstance(optimizer, GatedOptimizer):
+        raise UnsupportedOptimizerError(
+            f"{name} behind another gate, although it perturbs and holds back gradients itself",
+            "an optimizer that takes gradients as they are",
+            f"Drop the UtilityGate or UPGDPerturbation, or use SGD or Adam instead of {name}",
+        )
