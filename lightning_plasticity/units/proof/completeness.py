@@ -75,7 +75,7 @@ def _acting(box: Sandbox, groups: Sequence[UnitGroup], before: Sequence[Tensor])
     effects(box, note)
     acting = {name: acts.nonzero()[:, 0] for name, acts in found.items()}
     for group in groups:
-        if len(acting.get(group.name, ())) < 2:
+        if group.name not in acting:
             tried = box.choose(group.size, 2 * _PAIRS)
             acting[group.name] = tried[[_acts(box, group, unit[None], before) for unit in tried]]
     return acting
