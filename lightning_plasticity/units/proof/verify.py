@@ -66,7 +66,7 @@ def verify_units(
     The model computes in double precision with weights in generic position (its own, slightly moved, and random ones
     where they are zero), so that an initialisation at zero hides nothing; two outputs are equal if they differ by at
     most 1e-9 of the largest. It runs about 35 times, however many groups there are; more often if some are coupled and
-    some are not, and where it finds a mistake. The documentation of the module says what exactly is shown.
+    some are not, and where it finds a mistake. ``lightning_plasticity.units.proof.verify`` says what exactly is shown.
 
     Args:
         model: The model that ``unit_map`` was found on.
