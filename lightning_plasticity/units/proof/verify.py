@@ -35,7 +35,14 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from lightning_plasticity.errors import StateMismatchError, UnsupportedModelError
+from lightning_plasticity.errors import (
+    InvalidArgumentError,
+    StateMismatchError,
+    UnsupportedModelError,
+    check_choice,
+    check_counts,
+    check_seed,
+)
 from lightning_plasticity.units.example import ExampleInputs
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.proof import laws
@@ -82,7 +89,7 @@ def verify_units(
         One proof per group.
 
     Raises:
-        InvalidArgumentError: If ``example_inputs`` are none.
+        InvalidArgumentError: If ``unit_map`` or ``example_inputs`` are none, or a setting is out of its range.
         StateMismatchError: If ``unit_map`` is of another model, not bound to any, or a layer of it was exchanged.
         UnsupportedModelError: If the model cannot run on the example in evaluation mode, or not in this precision;
             returns no tensor, or something else in a second run with the same weights and random numbers.
@@ -98,6 +105,15 @@ def verify_units(
         reader is needed; exclusive: the readers read nothing else; complete: nothing that writes them was forgotten;
         tapped: the tap shows them, each at its place; -: neither shown nor refuted
     """
+    if not isinstance(unit_map, UnitMap):
+        raise InvalidArgumentError(
+            f"unit_map of type {type(unit_map).__name__}",
+            "a UnitMap",
+            "Call `verify_units(model, example_inputs, discover_units(model, example_inputs))`",
+        )
+    check_counts(samples=samples)
+    check_choice("dtype", dtype, (torch.float64, torch.float32))
+    check_seed(seed)
     unit_map.check_bound()
     _refuse_foreign(model, unit_map)
     with sandbox(model, example_inputs, dtype=dtype, seed=seed) as box:

@@ -10,7 +10,7 @@ import torch
 from support.proof_cases import Network, group_of, prove, slot
 from torch import Tensor, nn
 
-from lightning_plasticity.errors import StateMismatchError, UnsupportedModelError
+from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, UnsupportedModelError
 from lightning_plasticity.units import UnitGroup, UnitMap, discover_units, verify_units
 
 
@@ -124,3 +124,20 @@ def test_the_units_of_another_model_are_refused_and_not_taken_for_wrong():
     with pytest.raises(StateMismatchError, match=r"groups \['0'\] of another model than the Sequential"):
         verify_units(model, torch.randn(2, 4), units)
     assert verify_units(model, torch.randn(8, 4), units.update(model))["0"].proven
+
+
+@pytest.mark.parametrize(
+    ("setting", "found"),
+    [
+        ({"samples": 0}, "samples=0"),
+        ({"dtype": torch.float16}, "dtype=torch.float16"),
+        ({"seed": "a"}, "seed='a'"),
+        ({"unit_map": torch.zeros(2)}, "unit_map of type Tensor"),
+    ],
+    ids=str,
+)
+def test_arguments_that_are_none_are_refused(setting, found):
+    model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
+    x = torch.randn(2, 4)
+    with pytest.raises(InvalidArgumentError, match=found):
+        verify_units(model, x, **({"unit_map": discover_units(model, x)} | setting))
