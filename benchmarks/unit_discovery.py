@@ -5,7 +5,7 @@
 Every model has random weights and runs in a process of its own, which is how its memory is measured. Images have the
 smallest size that the model takes, three of them in a batch. *ratio* is the time of discovery (median of three) over
 that of one forward pass (median of five, evaluation mode, without gradients), both in processor time of one thread.
-The proof runs on two of the images, in double precision; in single precision for models of more than half a billion weights.
+The proof runs on two of the images, in double precision; models of more than half a billion weights in single.
 """
 
 from __future__ import annotations
