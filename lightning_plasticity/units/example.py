@@ -31,7 +31,7 @@ def how_to_run(
         the example is a function itself.
 
     Raises:
-        InvalidArgumentError: If ``example_inputs`` are none.
+        InvalidArgumentError: If ``example_inputs`` are none, or empty.
 
     Example:
         >>> run, (x,) = how_to_run(nn.Flatten(), {"input": torch.ones(2, 3, 4)}, torch.float64)
@@ -54,6 +54,13 @@ def how_to_run(
             "Convert arrays with `torch.as_tensor`, and lists of arguments with `tuple`",
         )
     leaves, structure = tree_flatten((arguments, keywords))
+    sizes = [leaf.numel() for leaf in leaves if isinstance(leaf, Tensor)]
+    if sizes and not any(sizes):
+        raise InvalidArgumentError(
+            "example_inputs without a sample",
+            "at least one sample, better two",
+            "Pass a batch that is not empty: in an empty one nobody reads any unit",
+        )
     leaves = [leaf.to(dtype, copy=True) if dtype is not None and _is_float(leaf) else leaf for leaf in leaves]
     arguments, keywords = tree_unflatten(leaves, structure)
     return lambda: model(*arguments, **keywords), [leaf for leaf in leaves if _is_float(leaf)]

@@ -74,3 +74,9 @@ def test_what_is_no_example_is_refused_by_both(example):
         discover_units(model, example)
     with pytest.raises(InvalidArgumentError, match=message):
         verify_units(model, example, UnitMap(model, ()))
+
+
+@pytest.mark.parametrize("example", [torch.zeros(0, 4), (torch.zeros(0, 4), 2.0), {"x": torch.zeros(0, 4)}], ids=str)
+def test_an_empty_example_is_refused(example):
+    with pytest.raises(InvalidArgumentError, match="without a sample"):
+        discover_units(TwoInputs(), example)
