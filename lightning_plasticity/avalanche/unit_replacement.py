@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from avalanche.training.plugins import SupervisedPlugin
 from typing_extensions import override
 
-from lightning_plasticity.errors import UnsupportedModelError, check_seed
+from lightning_plasticity.errors import check_seed
 from lightning_plasticity.methods import continual_backprop, redo
 from lightning_plasticity.replacement import Method, UnitReplacer
 from lightning_plasticity.replacement.refusals import treatable
 from lightning_plasticity.units import UnitMap, discover_units
+from lightning_plasticity.units.patterns import Patterns, as_patterns
+from lightning_plasticity.units.unit_map import checked_groups
 
 
 class UnitReplacementPlugin(SupervisedPlugin[Any], supports_distributed=False):
@@ -48,15 +50,15 @@ class UnitReplacementPlugin(SupervisedPlugin[Any], supports_distributed=False):
         method: Method,
         *,
         overrides: Mapping[str, Method] | None = None,
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
         example_input: Any | None = None,
         seed: int | None = None,
     ) -> None:
         check_seed(seed)
         super().__init__()
         self.method, self.overrides = method, overrides
-        self.include, self.exclude = include, exclude
+        self.include, self.exclude = as_patterns("include", include), as_patterns("exclude", exclude)
         self.example_input, self.seed = example_input, seed
         self.replacer: UnitReplacer | None = None
         self.units: UnitMap | None = None
@@ -78,12 +80,7 @@ class UnitReplacementPlugin(SupervisedPlugin[Any], supports_distributed=False):
             return
         example = strategy.forward if self.example_input is None else self.example_input
         units = discover_units(strategy.model, example)
-        if not len(units):
-            raise UnsupportedModelError(
-                f"no replaceable hidden units in {type(strategy.model).__name__}:\n{units.summary()}",
-                "a model with at least one hidden layer whose units are written and read by weights",
-                "Check the reasons above; if the example is not typical, pass `example_input=`",
-            )
+        checked_groups(units)
         units = units.select(self.include, self.exclude)
         self.units = treatable(units, (strategy.optimizer,), self.method.statistics)
         self._start(strategy)
@@ -145,8 +142,8 @@ class ContinualBackpropPlugin(UnitReplacementPlugin, supports_distributed=False)
         maturity_threshold: int = 100,
         decay_rate: float = 0.99,
         *,
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
         example_input: Any | None = None,
         seed: int | None = None,
     ) -> None:
@@ -180,8 +177,8 @@ class ReDoPlugin(UnitReplacementPlugin, supports_distributed=False):
         threshold: float = 0.025,
         every_n_steps: int = 1000,
         *,
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
         example_input: Any | None = None,
         seed: int | None = None,
     ) -> None:

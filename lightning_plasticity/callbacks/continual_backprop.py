@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 from lightning_plasticity.callbacks.overrides import overriding_methods
@@ -24,6 +24,7 @@ from lightning_plasticity.replacement import (
     WeightMagnitude,
     ZeroContribution,
 )
+from lightning_plasticity.units.patterns import Patterns
 
 UtilityName = Literal[
     "contribution",
@@ -105,8 +106,8 @@ class ContinualBackprop(UnitReplacement):
         keep_mean_output: bool = False,
         optimizer_state: StatePolicy = "fresh",
         overrides: Mapping[str, Mapping[str, Any]] | None = None,
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
         example_input: Any | None = None,
         seed: int | None = None,
         record_events: bool = False,

@@ -36,6 +36,7 @@ from lightning_plasticity.callbacks.steps import logged_step
 from lightning_plasticity.errors import UnsupportedModelError, check_counts
 from lightning_plasticity.metrics.base import Reads
 from lightning_plasticity.units import UnitGroup, UnitMap
+from lightning_plasticity.units.patterns import Patterns, as_patterns
 
 Aggregate = Literal["mean", "min", "max"]
 
@@ -97,9 +98,9 @@ class PlasticityMonitor(pl.Callback):
         experience_ends: bool = False,
         batches: int | None = None,
         probe: Probe | None = None,
-        layers: Sequence[str] | None = None,
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
+        layers: Patterns = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
         aggregate: Sequence[Aggregate] = ("mean",),
         progress_bar: Sequence[str] = (),
         histogram_every_n_steps: int | None = None,
@@ -118,7 +119,8 @@ class PlasticityMonitor(pl.Callback):
         self.metrics = named_metrics(metrics)
         self.batches = min(10, every_n_steps or 10) if batches is None else batches
         self.probe, self.max_samples = probe, max_samples
-        self.layers, self.include, self.exclude = layers, include, exclude
+        self.layers = as_patterns("layers", layers)
+        self.include, self.exclude = as_patterns("include", include), as_patterns("exclude", exclude)
         self.aggregate, self.progress_bar = tuple(aggregate), tuple(progress_bar)
         self.histogram_every_n_steps, self.example_input = histogram_every_n_steps, example_input
         check_metrics(self.metrics, progress_bar, has_probe=probe is not None)

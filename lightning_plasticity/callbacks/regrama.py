@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from lightning_plasticity.callbacks.overrides import overriding_methods
 from lightning_plasticity.callbacks.unit_replacement import UnitReplacement
 from lightning_plasticity.methods import regrama
 from lightning_plasticity.replacement import Initializer, StatePolicy
+from lightning_plasticity.units.patterns import Patterns
 
 _PER_LAYER = ("threshold", "every_n_steps", "initializer")
 
@@ -53,8 +54,8 @@ class ReGraMa(UnitReplacement):
         initializer: Initializer | None = None,
         optimizer_state: StatePolicy = "fresh",
         overrides: Mapping[str, Mapping[str, Any]] | None = None,
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
         example_input: Any | None = None,
         seed: int | None = None,
         record_events: bool = False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -11,22 +10,23 @@ from typing_extensions import override
 
 from lightning_plasticity.callbacks.experience import experience_begins, stream_of
 from lightning_plasticity.callbacks.guards import check_trainer
+from lightning_plasticity.callbacks.lifetime import EngineCallback
 from lightning_plasticity.callbacks.parameters import choose_parameters
 from lightning_plasticity.errors import check_choice, check_number, check_seed
 from lightning_plasticity.optim.regularization import Decay, ShrinkPerturb
+from lightning_plasticity.units.patterns import Patterns, as_patterns
 
 
-class _DecayCallback(pl.Callback):
+class _DecayCallback(EngineCallback):
     """The lifetime of :class:`~lightning_plasticity.optim.regularization.Decay`, for every optimizer of a module."""
 
     norm: Literal[1, 2] = 2
     toward: Literal["zero", "initial"] = "zero"
 
-    def __init__(
-        self, strength: float, *, include: Sequence[str] | None = None, exclude: Sequence[str] | None = None
-    ) -> None:
+    def __init__(self, strength: float, *, include: Patterns = None, exclude: Patterns = None) -> None:
         check_number("strength", strength, "[0, inf)")
-        self.strength, self.include, self.exclude = strength, include, exclude
+        super().__init__(include, exclude)
+        self.strength = strength
         self.decays: list[Decay] = []
         self._restored: list[dict[str, Any]] = []
 
@@ -34,11 +34,6 @@ class _DecayCallback(pl.Callback):
     @override
     def state_key(self) -> str:
         return self._generate_state_key(include=self.include, exclude=self.exclude)
-
-    @override
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit":
-            check_trainer(self, trainer)
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -55,18 +50,6 @@ class _DecayCallback(pl.Callback):
             decay.attach()
 
     @override
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._detach()
-
-    @override
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._detach()
-
-    @override
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._detach()
-
-    @override
     def state_dict(self) -> dict[str, Any]:
         states = self._restored or [decay.state_dict() for decay in self.decays]
         return {"decays": states} if states and self.toward == "initial" else {}
@@ -75,7 +58,8 @@ class _DecayCallback(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = state_dict["decays"]
 
-    def _detach(self) -> None:
+    @override
+    def detach(self) -> None:
         for decay in self.decays:
             decay.detach()
 
@@ -166,10 +150,11 @@ class ShrinkAndPerturb(pl.Callback):
         noise: Literal["gaussian", "initialization"] = "gaussian",
         every: Literal["experience", "fit", "epoch", "step"] = "experience",
         every_n_steps: int = 1,
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
         seed: int | None = None,
     ) -> None:
+        self.include, self.exclude = as_patterns("include", include), as_patterns("exclude", exclude)
         check_number("shrink", shrink, "[0, 1]")
         check_number("noise_std", noise_std, "[0, inf)")
         check_choice("noise", noise, ("gaussian", "initialization"))
@@ -178,7 +163,6 @@ class ShrinkAndPerturb(pl.Callback):
         check_seed(seed)
         self.shrink, self.noise_std, self.noise = shrink, noise_std, noise
         self.every, self.every_n_steps, self.seed = every, every_n_steps, seed
-        self.include, self.exclude = include, exclude
         self.engine: ShrinkPerturb | None = None
         self._restored: dict[str, Any] = {}
         self._fits = 0  # completed

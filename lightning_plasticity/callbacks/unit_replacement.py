@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,14 +11,16 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_plasticity.callbacks.example import check_example, find_units, has_example
-from lightning_plasticity.callbacks.guards import check_optimizers, check_trainer
+from lightning_plasticity.callbacks.guards import check_optimizers
+from lightning_plasticity.callbacks.lifetime import EngineCallback
 from lightning_plasticity.callbacks.steps import log_to_all
 from lightning_plasticity.errors import check_seed
 from lightning_plasticity.replacement import Method, ReplacementEvent, UnitReplacer
 from lightning_plasticity.replacement.refusals import checked_method, treatable
+from lightning_plasticity.units.patterns import Patterns
 
 
-class UnitReplacement(pl.Callback):
+class UnitReplacement(EngineCallback):
     """Replace hidden units by any method, after every optimizer step.
 
     Finds the units by itself when the fit starts, from ``example_input``, the module's ``example_input_array`` or the
@@ -63,15 +65,15 @@ class UnitReplacement(pl.Callback):
         method: Method,
         *,
         overrides: Mapping[str, Method] | None = None,
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
         example_input: Any | None = None,
         seed: int | None = None,
         record_events: bool = False,
     ) -> None:
+        super().__init__(include, exclude)
         check_seed(seed)
         self.method, self.overrides = checked_method(method), dict(overrides or {})
-        self.include, self.exclude = include, exclude
         self.example_input, self.seed, self.record_events = example_input, seed, record_events
         self.replacer: UnitReplacer | None = None
         self.events: list[ReplacementEvent] = []
@@ -83,10 +85,6 @@ class UnitReplacement(pl.Callback):
     @override
     def state_key(self) -> str:
         return self._generate_state_key(include=self.include, exclude=self.exclude)
-
-    @override
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        check_trainer(self, trainer)
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -127,18 +125,6 @@ class UnitReplacement(pl.Callback):
                 self.replacer.drop_readings(position)
         self._expected.clear()
         self._log(trainer, self.replacer)
-
-    @override
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._detach()
-
-    @override
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._detach()
-
-    @override
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._detach()
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -182,6 +168,7 @@ class UnitReplacement(pl.Callback):
         self._logged = trainer.global_step
         log_to_all(trainer, {f"unit_replacement/{name}": value for name, value in replacer.metrics().items()})
 
-    def _detach(self) -> None:
+    @override
+    def detach(self) -> None:
         if self.replacer is not None:
             self.replacer.detach()

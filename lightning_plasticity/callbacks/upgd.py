@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_plasticity.callbacks.example import find_units, has_example
-from lightning_plasticity.callbacks.guards import check_trainer
+from lightning_plasticity.callbacks.lifetime import EngineCallback
 from lightning_plasticity.callbacks.parameters import choose_parameters
 from lightning_plasticity.callbacks.scaling import scaler_of, will_be_skipped
 from lightning_plasticity.callbacks.steps import log_to_all
@@ -23,9 +23,10 @@ from lightning_plasticity.optim.gate import attached_gates
 from lightning_plasticity.optim.ggn import only_loss
 from lightning_plasticity.optim.settings import Perturbation
 from lightning_plasticity.units import UnitGroup
+from lightning_plasticity.units.patterns import Patterns
 
 
-class UPGDPerturbation(pl.Callback):
+class UPGDPerturbation(EngineCallback):
     """Hold back and perturb gradients by the utility of what they would change (UPGD), before any optimizer.
 
     Acts on the gradients of every optimizer step, once they are complete: accumulated, averaged over processes,
@@ -83,18 +84,19 @@ class UPGDPerturbation(pl.Callback):
         gate_scale: float = 1.0,
         curvature: Literal["hesscale", "ggn_mc"] | None = None,
         when: Literal["before_clipping", "after_clipping"] = "before_clipping",
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
         example_input: Any | None = None,
         seed: int | None = None,
     ) -> None:
+        super().__init__(include, exclude)
         self.settings = Perturbation(noise_std, decay_rate, scaling, correction, protecting, gate_scale)
         check_choice("per", per, ("weight", "unit"))
         check_choice("when", when, ("before_clipping", "after_clipping"))
         check_choice("curvature", curvature, ("hesscale", "ggn_mc", None))
         check_seed(seed)
         self.per, self.when, self.curvature, self.seed = per, when, curvature, seed
-        self.include, self.exclude, self.example_input = include, exclude, example_input
+        self.example_input = example_input
         self.gates: list[UtilityGate | None] = []
         self._source: HesScale | SampledGaussNewton | None = None
         self._restored: list[dict[str, Any]] = []
@@ -105,11 +107,6 @@ class UPGDPerturbation(pl.Callback):
     @override
     def state_key(self) -> str:
         return self._generate_state_key(per=self.per, include=self.include, exclude=self.exclude)
-
-    @override
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit":
-            check_trainer(self, trainer)
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -155,18 +152,6 @@ class UPGDPerturbation(pl.Callback):
         every = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if trainer.loggers and self.settings.scaling != "none" and trainer.global_step % every == 0:
             log_to_all(trainer, self.metrics())
-
-    @override
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._detach()
-
-    @override
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._detach()
-
-    @override
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._detach()
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -258,7 +243,8 @@ class UPGDPerturbation(pl.Callback):
                 if gate is not None:
                     gate.attach()
 
-    def _detach(self) -> None:
+    @override
+    def detach(self) -> None:
         if isinstance(self._source, SampledGaussNewton):
             self._source.detach()
         for gate in self.gates:

@@ -13,13 +13,14 @@ from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
 from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, UnsupportedOptimizerError
-from lightning_plasticity.optim.gate_arguments import groups_to_gate, refuse_unsuitable, tensors_to_gate
+from lightning_plasticity.optim.gate_arguments import refuse_unsuitable, tensors_to_gate
 from lightning_plasticity.optim.gated import Curvature, check_curvature
 from lightning_plasticity.optim.noise import NoiseSource
 from lightning_plasticity.optim.settings import Correction, Perturbation, Scaling
 from lightning_plasticity.optim.unit_gates import UnitGates
 from lightning_plasticity.optim.weight_gates import WeightGates
 from lightning_plasticity.units import UnitGroup, UnitMap
+from lightning_plasticity.units.unit_map import checked_groups
 
 
 class UtilityGate:
@@ -53,7 +54,8 @@ class UtilityGate:
         StateMismatchError: If ``units`` are of a model that has changed.
         UnsupportedOptimizerError: If the optimizer evaluates the loss several times in a step (LBFGS), or is itself one
             of UPGD.
-        UnsupportedModelError: If units are read by frozen weights only, so that their utility is unknown.
+        UnsupportedModelError: If ``units`` has no group, or they are read by frozen weights only, so that their utility
+            is unknown.
 
     Note:
         The utility of a unit is the sum of the utilities of its outgoing weights. For units that linear layers and
@@ -99,7 +101,7 @@ class UtilityGate:
         self.gates: Gates = (
             WeightGates(self.settings, tensors_to_gate(parameters), curvature)
             if units is None
-            else UnitGates(self.settings, groups_to_gate(units), curvature)
+            else UnitGates(self.settings, checked_groups(units), curvature)
         )
         self._handle: RemovableHandle | None = None
         self._refuse_nothing(optimizer)
@@ -149,7 +151,7 @@ class UtilityGate:
         Raises:
             InvalidArgumentError: If the gate has one utility per weight, or ``units`` are none.
             StateMismatchError: If they are of a model that has changed.
-            UnsupportedModelError: If units are read by frozen weights only.
+            UnsupportedModelError: If there are none, or units are read by frozen weights only.
         """
         if not isinstance(self.gates, UnitGates):
             raise InvalidArgumentError(
@@ -157,7 +159,7 @@ class UtilityGate:
                 "a UtilityGate that was built with `units`",
                 "Leave `regroup` out: weights keep their utilities as long as the optimizer has them",
             )
-        self.gates.regroup(groups_to_gate(units))
+        self.gates.regroup(checked_groups(units))
 
     def __enter__(self) -> Self:
         return self.attach()

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 from lightning_plasticity.errors import InvalidArgumentError, UnsupportedOptimizerError, check_optimizer
 from lightning_plasticity.optim.gated import GatedOptimizer
-from lightning_plasticity.units import UnitGroup, UnitMap
 
 
 def tensors_to_gate(parameters: object) -> list[Tensor] | None:
@@ -29,28 +28,6 @@ def tensors_to_gate(parameters: object) -> list[Tensor] | None:
             f"parameters={parameters!r}" if not found else f"parameters with {found[0]!r} among them",
             "tensors, such as `model.parameters()`",
             "Pass the parameters themselves, in a list; None gates all of the optimizer",
-        )
-    return found
-
-
-def groups_to_gate(units: object) -> tuple[UnitGroup, ...]:
-    """Return the groups to gate.
-
-    Args:
-        units: The value of the argument ``units``.
-
-    Raises:
-        InvalidArgumentError: If it holds no group, or something else.
-        StateMismatchError: If it is the map of a model that has changed.
-    """
-    if isinstance(units, UnitMap):
-        units.check_bound()
-    found = tuple(units) if isinstance(units, (UnitMap, Sequence)) else ()
-    if not found or not all(isinstance(each, UnitGroup) for each in found):
-        raise InvalidArgumentError(
-            "units without a group" if isinstance(units, (UnitMap, Sequence)) and not found else f"units={units!r}",
-            "a UnitMap, or a sequence of its groups",
-            "Pass `discover_units(model, example)`, or leave `units` out for one utility per weight",
         )
     return found
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 
 from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.replacement.method import Method
 from lightning_plasticity.units import UnitGroup
+from lightning_plasticity.units.patterns import check_patterns, matches
 
 
 def method_per_group(groups: Sequence[UnitGroup], method: Method, overrides: Mapping[str, Method]) -> list[Method]:
@@ -25,13 +25,8 @@ def method_per_group(groups: Sequence[UnitGroup], method: Method, overrides: Map
         InvalidArgumentError: If a pattern matches no group, or a method measures something else than ``method``, or
             treats the optimizer's memory otherwise: both are shared by all groups.
     """
+    check_patterns("overrides", overrides, [group.name for group in groups], "unit group")
     for pattern, other in overrides.items():
-        if not any(fnmatchcase(group.name, pattern) for group in groups):
-            raise InvalidArgumentError(
-                f"pattern {pattern!r} in `overrides` matches no unit group",
-                f"a pattern that matches one of {[group.name for group in groups]}",
-                "Correct the pattern",
-            )
         measured = all(statistic in method.statistics for statistic in other.statistics)
         if other.utility != method.utility or not measured or other.optimizer_state != method.optimizer_state:
             raise InvalidArgumentError(
@@ -40,6 +35,6 @@ def method_per_group(groups: Sequence[UnitGroup], method: Method, overrides: Map
                 "Override what is selected and edited, such as replacement_rate or maturity_threshold, only",
             )
     return [
-        next((other for pattern, other in overrides.items() if fnmatchcase(group.name, pattern)), method)
+        next((other for pattern, other in overrides.items() if matches(group.name, (pattern,))), method)
         for group in groups
     ]

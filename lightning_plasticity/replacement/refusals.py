@@ -38,27 +38,6 @@ def checked_method(method: Method) -> Method:
     return method
 
 
-def checked_groups(units: UnitMap | Sequence[UnitGroup]) -> tuple[UnitGroup, ...]:
-    """Return the groups of ``units``, unless they point elsewhere than into the model as it is.
-
-    Args:
-        units: What was passed as units.
-
-    Raises:
-        InvalidArgumentError: If they are no unit groups, but a model, say.
-        StateMismatchError: If a map was unpickled and not bound again, or a layer of it was exchanged.
-    """
-    if isinstance(units, UnitMap):
-        units.check_bound()
-    elif not (isinstance(units, Sequence) and all(isinstance(group, UnitGroup) for group in units)):
-        raise InvalidArgumentError(
-            f"units of type {type(units).__name__}",
-            "a UnitMap, or a sequence of its groups",
-            "Find them with `discover_units(model, example_inputs)`",
-        )
-    return tuple(units)
-
-
 def owner_of(group: UnitGroup, optimizers: Sequence[Optimizer]) -> int | None:
     """Return the position of the optimizer that trains the first incoming weight of a group; None if there is none."""
     parameter = group.incoming[0].tensor
@@ -136,14 +115,8 @@ def check_groups(groups: Sequence[UnitGroup], optimizers: Sequence[Optimizer], s
         statistics: What is measured of them.
 
     Raises:
-        UnsupportedModelError: If there is no group, a group is not trained, or one cannot be observed.
+        UnsupportedModelError: If a group is not trained, or cannot be observed, or there are several devices.
     """
-    if not groups:
-        raise UnsupportedModelError(
-            "no group of hidden units",
-            "a model with at least one hidden layer whose units are written and read by weights",
-            "Look at `discover_units(model, example).summary()` for the reason of every layer",
-        )
     untrained = {group.name: reason for group in groups if (reason := why_not(group, optimizers)) is not None}
     if untrained:
         raise UnsupportedModelError(

@@ -29,7 +29,6 @@ from lightning_plasticity.replacement.optimizer.memory import OptimizerMemory
 from lightning_plasticity.replacement.overrides import method_per_group
 from lightning_plasticity.replacement.refusals import (
     check_groups,
-    checked_groups,
     checked_method,
     checked_optimizers,
     owner_of,
@@ -37,6 +36,7 @@ from lightning_plasticity.replacement.refusals import (
 from lightning_plasticity.replacement.state import check_state, group_problems, same_groups
 from lightning_plasticity.replacement.treatment import Treatment
 from lightning_plasticity.units import Skipped, UnitGroup, UnitMap
+from lightning_plasticity.units.unit_map import checked_groups
 
 
 class UnitReplacer:
@@ -72,7 +72,7 @@ class UnitReplacer:
         InvalidArgumentError: If ``method``, ``units`` or ``optimizer`` are none, or an override matches no group or
             measures something else.
         StateMismatchError: If ``units`` point to layers that are no longer part of their model.
-        UnsupportedModelError: If no group can be treated.
+        UnsupportedModelError: If there is no group, or one cannot be treated.
         UnsupportedOptimizerError: If an optimizer keeps its memory in a form that cannot be addressed.
 
     Example:
