@@ -29,7 +29,8 @@ class PlasticityError(ValueError):
     def __init__(self, found: str, expected: str, remedy: str) -> None:
         self.found, self.expected, self.remedy = (part.strip().rstrip(".") for part in (found, expected, remedy))
         end = "\n" if "\n" in self.found else ". "  # a table stands alone
-        super().__init__(f"Found: {self.found}{end}Expected: {self.expected}. Remedy: {self.remedy}.")
+        stop = "" if self.remedy.endswith("?") else "."
+        super().__init__(f"Found: {self.found}{end}Expected: {self.expected}. Remedy: {self.remedy}{stop}")
 
     def __reduce__(self) -> tuple[type[PlasticityError], tuple[str, str, str]]:
         return type(self), (self.found, self.expected, self.remedy)
@@ -141,6 +142,26 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
         *most, last = map(repr, choices)
         raise InvalidArgumentError(f"{name}={value!r}", f"{', '.join(most)} or {last}", f"Correct `{name}`")
+
+
+def check_flags(**flags: object) -> None:
+    """Refuse what is neither True nor False.
+
+    Args:
+        **flags: Arguments by name.
+
+    Raises:
+        InvalidArgumentError: If one is refused.
+
+    Example:
+        >>> check_flags(protecting=True)
+        >>> check_flags(protecting="no")  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        InvalidArgumentError: Found: protecting='no'. Expected: True or False. Remedy: Correct `protecting`.
+    """
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise InvalidArgumentError(f"{name}={flag!r}", "True or False", f"Correct `{name}`")
 
 
 def check_optimizer(optimizer: object) -> None:

@@ -15,6 +15,7 @@ from lightning_plasticity.errors import (
     UnsupportedModelError,
     check_choice,
     check_counts,
+    check_flags,
     check_number,
     check_optimizer,
     check_seed,
@@ -34,6 +35,10 @@ def test_a_table_is_followed_by_a_new_line():
         "skipped 0: it is frozen",
         "Expected: one. Remedy: Thaw it.",
     ]
+
+
+def test_a_question_ends_a_message_without_a_stop():
+    assert str(UnsupportedModelError("a", "b", "Did you mean 'c'?")).endswith("Remedy: Did you mean 'c'?")
 
 
 def test_errors_can_be_sent_to_another_process():
@@ -85,6 +90,13 @@ def test_a_seed_is_a_whole_number_or_none():
     for seed in (-1, 0.5, "0", True):
         with pytest.raises(InvalidArgumentError, match=r"seed=.*whole number in \[0, inf\).*None for PyTorch's own"):
             check_seed(seed)
+
+
+@pytest.mark.parametrize("value", ["no", 1, 0, None, torch.tensor(True)])
+def test_a_flag_is_true_or_false(value):
+    check_flags(foreach=True, capturable=False)
+    with pytest.raises(InvalidArgumentError, match=r"capturable=.*True or False.*Correct `capturable`"):
+        check_flags(foreach=True, capturable=value)
 
 
 @pytest.mark.parametrize("value", ["c", None, ["a"], {}])

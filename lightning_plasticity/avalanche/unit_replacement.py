@@ -13,7 +13,7 @@ from lightning_plasticity.methods import continual_backprop, redo
 from lightning_plasticity.replacement import Method, UnitReplacer
 from lightning_plasticity.replacement.refusals import treatable
 from lightning_plasticity.units import UnitMap, discover_units
-from lightning_plasticity.units.patterns import Patterns, as_patterns
+from lightning_plasticity.units.patterns import Patterns, include_exclude
 from lightning_plasticity.units.unit_map import checked_groups
 
 
@@ -58,7 +58,7 @@ class UnitReplacementPlugin(SupervisedPlugin[Any], supports_distributed=False):
         check_seed(seed)
         super().__init__()
         self.method, self.overrides = method, overrides
-        self.include, self.exclude = as_patterns("include", include), as_patterns("exclude", exclude)
+        self.include, self.exclude = include_exclude(include, exclude)
         self.example_input, self.seed = example_input, seed
         self.replacer: UnitReplacer | None = None
         self.units: UnitMap | None = None

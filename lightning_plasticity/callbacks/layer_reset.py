@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_plasticity.callbacks.experience import experience_begins, experience_changes, stream_of
-from lightning_plasticity.errors import UnsupportedModelError, check_seed
+from lightning_plasticity.errors import UnsupportedModelError, check_flags, check_seed
 from lightning_plasticity.streams.randomness import derived_generator
 from lightning_plasticity.units.patterns import as_patterns, check_patterns, matches
 
@@ -65,6 +65,7 @@ class LayerReset(pl.Callback):
     ) -> None:
         self.include = as_patterns("include", () if include is None else include) or ()
         self.initializer, self.first, self.reset_optimizer = initializer, first, reset_optimizer
+        check_flags(first=first, reset_optimizer=reset_optimizer)
         check_seed(seed)
         self.seed = int(torch.initial_seed() if seed is None else seed)
 
@@ -162,9 +163,8 @@ def resettable_layers(model: nn.Module, include: Sequence[str], *, any_layer: bo
         for name, module in model.named_modules()
         if _has_parameters(module) or next(module.buffers(recurse=False), None) is not None
     }
-    owned = set(owners.values())
-    places = [name for name, module in model.named_modules() if any(owner in owned for owner in module.modules())]
-    check_patterns("include", include, places, "layer with parameters")
+    places = {".".join(parts[: end + 1]) for parts in (name.split(".") for name in owners) for end in range(len(parts))}
+    check_patterns("include", include, sorted(places), "layer with parameters")
     below = [*include, *(f"{pattern}.*" for pattern in include)]
     chosen = {name: module for name, module in owners.items() if matches(name, below)}
     if not any_layer:

@@ -8,7 +8,7 @@ import lightning.pytorch as pl
 from typing_extensions import override
 
 from lightning_plasticity.callbacks.guards import check_trainer
-from lightning_plasticity.units.patterns import Patterns, as_patterns
+from lightning_plasticity.units.patterns import Patterns, include_exclude
 
 
 class EngineCallback(pl.Callback, ABC):
@@ -23,7 +23,7 @@ class EngineCallback(pl.Callback, ABC):
     """
 
     def __init__(self, include: Patterns, exclude: Patterns) -> None:
-        self.include, self.exclude = as_patterns("include", include), as_patterns("exclude", exclude)
+        self.include, self.exclude = include_exclude(include, exclude)
 
     @abstractmethod
     def detach(self) -> None:

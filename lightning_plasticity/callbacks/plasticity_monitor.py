@@ -33,10 +33,10 @@ from lightning_plasticity.callbacks.monitoring.writing import (
     write_scalars,
 )
 from lightning_plasticity.callbacks.steps import logged_step
-from lightning_plasticity.errors import UnsupportedModelError, check_counts
+from lightning_plasticity.errors import UnsupportedModelError, check_counts, check_flags
 from lightning_plasticity.metrics.base import Reads
 from lightning_plasticity.units import UnitGroup, UnitMap
-from lightning_plasticity.units.patterns import Patterns, as_patterns
+from lightning_plasticity.units.patterns import Patterns, as_patterns, include_exclude
 
 Aggregate = Literal["mean", "min", "max"]
 
@@ -113,6 +113,7 @@ class PlasticityMonitor(pl.Callback):
             max_samples=max_samples,
             histogram_every_n_steps=histogram_every_n_steps,
         )
+        check_flags(epoch_ends=epoch_ends, experience_ends=experience_ends)
         check_periods(every_n_steps, histogram_every_n_steps, has_ends=epoch_ends or experience_ends)
         check_aggregates(aggregate)
         self.every_n_steps, self.epoch_ends, self.experience_ends = every_n_steps, epoch_ends, experience_ends
@@ -120,7 +121,7 @@ class PlasticityMonitor(pl.Callback):
         self.batches = min(10, every_n_steps or 10) if batches is None else batches
         self.probe, self.max_samples = probe, max_samples
         self.layers = as_patterns("layers", layers)
-        self.include, self.exclude = as_patterns("include", include), as_patterns("exclude", exclude)
+        self.include, self.exclude = include_exclude(include, exclude)
         self.aggregate, self.progress_bar = tuple(aggregate), tuple(progress_bar)
         self.histogram_every_n_steps, self.example_input = histogram_every_n_steps, example_input
         check_metrics(self.metrics, progress_bar, has_probe=probe is not None)

@@ -14,7 +14,7 @@ from lightning_plasticity.callbacks.lifetime import EngineCallback
 from lightning_plasticity.callbacks.parameters import choose_parameters
 from lightning_plasticity.errors import check_choice, check_number, check_seed
 from lightning_plasticity.optim.regularization import Decay, ShrinkPerturb
-from lightning_plasticity.units.patterns import Patterns, as_patterns
+from lightning_plasticity.units.patterns import Patterns, include_exclude
 
 
 class _DecayCallback(EngineCallback):
@@ -154,7 +154,7 @@ class ShrinkAndPerturb(pl.Callback):
         exclude: Patterns = None,
         seed: int | None = None,
     ) -> None:
-        self.include, self.exclude = as_patterns("include", include), as_patterns("exclude", exclude)
+        self.include, self.exclude = include_exclude(include, exclude)
         check_number("shrink", shrink, "[0, 1]")
         check_number("noise_std", noise_std, "[0, inf)")
         check_choice("noise", noise, ("gaussian", "initialization"))

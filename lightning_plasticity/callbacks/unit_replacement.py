@@ -14,7 +14,7 @@ from lightning_plasticity.callbacks.example import check_example, find_units, ha
 from lightning_plasticity.callbacks.guards import check_optimizers
 from lightning_plasticity.callbacks.lifetime import EngineCallback
 from lightning_plasticity.callbacks.steps import log_to_all
-from lightning_plasticity.errors import check_seed
+from lightning_plasticity.errors import check_flags, check_seed
 from lightning_plasticity.replacement import Method, ReplacementEvent, UnitReplacer
 from lightning_plasticity.replacement.refusals import checked_method, treatable
 from lightning_plasticity.units.patterns import Patterns
@@ -53,7 +53,7 @@ class UnitReplacement(EngineCallback):
             in the checkpoint.
 
     Raises:
-        InvalidArgumentError: If ``method`` is none, or ``seed`` no whole number.
+        InvalidArgumentError: If an argument is none of its kind: ``method`` no method, ``seed`` no whole number.
 
     Example:
         >>> from lightning_plasticity.methods import continual_backprop
@@ -73,6 +73,7 @@ class UnitReplacement(EngineCallback):
     ) -> None:
         super().__init__(include, exclude)
         check_seed(seed)
+        check_flags(record_events=record_events)
         self.method, self.overrides = checked_method(method), dict(overrides or {})
         self.example_input, self.seed, self.record_events = example_input, seed, record_events
         self.replacer: UnitReplacer | None = None

@@ -16,6 +16,8 @@ from lightning_plasticity.errors import (
     InvalidArgumentError,
     StateMismatchError,
     UnsupportedOptimizerError,
+    check_choice,
+    check_flags,
     check_number,
 )
 from lightning_plasticity.optim.blocks import Block, Treated, Workspace, blocks, gathered, precise_dtype
@@ -113,6 +115,8 @@ class GatedOptimizer(Optimizer, ABC):
         if not isinstance(group["lr"], Tensor):
             check_number("lr", group["lr"], "[0, inf)")
         check_number("weight_decay", group["weight_decay"], "[0, inf)")
+        check_flags(**{name: group[name] for name in ("gated", "maximize", "capturable")})
+        check_choice("foreach", group["foreach"], (True, False, None))
         Perturbation(**{name: group[name] for name in _SETTINGS})
         for i, parameter in enumerate(group["params"]):
             refuse(parameter, f"parameter {i} of group {len(self.param_groups) - 1}", type(self).__name__)

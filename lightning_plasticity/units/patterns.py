@@ -11,18 +11,19 @@ Patterns = Sequence[str] | str | None
 """Several patterns, a single one, or None for all names."""
 
 
-def as_patterns(argument: str, patterns: object) -> tuple[str, ...] | None:
+def as_patterns(argument: str, patterns: object, *, least: int = 1) -> tuple[str, ...] | None:
     """Return patterns as a tuple; a single one need not be in a list.
 
     Args:
         argument: The argument's name.
         patterns: Its value.
+        least: How many patterns there have to be.
 
     Returns:
         The patterns; None for None.
 
     Raises:
-        InvalidArgumentError: If it is something else, or empty.
+        InvalidArgumentError: If it is something else, or has fewer.
 
     Example:
         >>> as_patterns("include", "encoder.*")
@@ -30,14 +31,27 @@ def as_patterns(argument: str, patterns: object) -> tuple[str, ...] | None:
     """
     if patterns is None:
         return None
-    found = (patterns,) if isinstance(patterns, str) else tuple(patterns) if isinstance(patterns, Sequence) else ()
-    if not found or not all(isinstance(each, str) for each in found):
+    found = (patterns,) if isinstance(patterns, str) else tuple(patterns) if isinstance(patterns, Sequence) else (None,)
+    if len(found) < least or not all(isinstance(each, str) for each in found):
         raise InvalidArgumentError(
             f"{argument}={patterns!r}",
             "one or several patterns of dotted names, such as 'encoder.*'",
             f"Pass texts, or leave `{argument}` out",
         )
     return found
+
+
+def include_exclude(include: object, exclude: object) -> tuple[tuple[str, ...] | None, tuple[str, ...] | None]:
+    """Return the patterns of two arguments of these names; only ``exclude`` may hold none.
+
+    Args:
+        include: The value of the one.
+        exclude: The value of the other.
+
+    Raises:
+        InvalidArgumentError: If one is something else.
+    """
+    return as_patterns("include", include), as_patterns("exclude", exclude, least=0)
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
@@ -85,10 +99,10 @@ def chosen_names(names: Sequence[str], include: Patterns, exclude: Patterns, kin
         >>> chosen_names(["0.weight", "0.bias"], None, "*.bias", "parameter")
         ['0.weight']
     """
-    included, excluded = as_patterns("include", include), as_patterns("exclude", exclude) or ()
+    included, excluded = include_exclude(include, exclude)
     check_patterns("include", included or (), names, kind)
-    check_patterns("exclude", excluded, names, kind)
-    chosen = [n for n in names if (included is None or matches(n, included)) and not matches(n, excluded)]
+    check_patterns("exclude", excluded or (), names, kind)
+    chosen = [n for n in names if (included is None or matches(n, included)) and not matches(n, excluded or ())]
     if names and not chosen:
         raise InvalidArgumentError(
             f"include={include!r} and exclude={exclude!r}, which leave no {kind}",

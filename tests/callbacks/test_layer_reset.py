@@ -102,9 +102,9 @@ def test_a_resumed_run_draws_what_an_uninterrupted_one_would(tmp_path, epoch):
 
 
 def test_a_pattern_that_matches_nothing_is_refused():
-    with pytest.raises(InvalidArgumentError, match=r"'net\.7' matches no layer.*'net\.0'"):
+    with pytest.raises(InvalidArgumentError, match=r"'net\.7' in `include` matches no layer.*'net\.0'"):
         fit(Network(), LayerReset("net.7"))
-    with pytest.raises(InvalidArgumentError, match=r"include=\(\).*one or several patterns"):
+    with pytest.raises(InvalidArgumentError, match=r"include=\[\].*one or several patterns"):
         LayerReset([])
 
 

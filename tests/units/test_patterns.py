@@ -50,6 +50,12 @@ def test_a_pattern_that_matches_nothing_is_refused_with_the_names_there_are(incl
         chosen_names(NAMES, include, exclude, "parameter")
 
 
+def test_nothing_may_be_excluded_by_an_empty_list_but_not_included():
+    assert chosen_names(NAMES, None, [], "parameter") == NAMES
+    with pytest.raises(InvalidArgumentError, match=r"include=\[\].*one or several patterns"):
+        chosen_names(NAMES, [], None, "parameter")
+
+
 def test_patterns_that_leave_nothing_are_refused():
     with pytest.raises(
         InvalidArgumentError, match=r"include='net.\*' and exclude='\*', which leave no module.*Correct"
