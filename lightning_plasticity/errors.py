@@ -5,11 +5,12 @@ Every one of the errors is a :class:`ValueError`, so that code which guards agai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from numbers import Integral, Real
 from typing import cast
 
+from torch.nn import Module
 from torch.optim import Optimizer
 
 
@@ -162,6 +163,44 @@ def check_flags(**flags: object) -> None:
     for name, flag in flags.items():
         if not isinstance(flag, bool):
             raise InvalidArgumentError(f"{name}={flag!r}", "True or False", f"Correct `{name}`")
+
+
+def check_module(model: object) -> None:
+    """Refuse a model that is none.
+
+    Args:
+        model: The value of the argument ``model``.
+
+    Raises:
+        InvalidArgumentError: If it is refused.
+    """
+    if not isinstance(model, Module):
+        raise InvalidArgumentError(
+            f"model of type {type(model).__name__}", "an nn.Module", "Pass the model itself, an instance of its class"
+        )
+
+
+def check_entries(state: object, *entries: str, remedy: str = "") -> None:
+    """Refuse a saved state that is none, or lacks an entry.
+
+    Args:
+        state: What was passed to ``load_state_dict``.
+        entries: The entries it must have.
+        remedy: What to do about it; by default to load what the same class has saved.
+
+    Raises:
+        StateMismatchError: If it is refused.
+
+    Example:
+        >>> check_entries({"noise": 0, "weights": 1}, "noise")
+    """
+    known = list(state) if isinstance(state, Mapping) else None
+    if known is None or not set(entries) <= set(known):
+        raise StateMismatchError(
+            f"a state of type {type(state).__name__}" if known is None else f"a saved state with the entries {known}",
+            f"one with the entries {list(entries)}",
+            remedy or "Load what `state_dict()` of the same class has returned, or start afresh",
+        )
 
 
 def check_optimizer(optimizer: object) -> None:

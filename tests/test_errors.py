@@ -15,7 +15,9 @@ from lightning_plasticity.errors import (
     UnsupportedModelError,
     check_choice,
     check_counts,
+    check_entries,
     check_flags,
+    check_module,
     check_number,
     check_optimizer,
     check_seed,
@@ -111,3 +113,19 @@ def test_an_optimizer_is_an_object_of_its_class(value):
     with pytest.raises(InvalidArgumentError, match=r"of type (NoneType|str|type).*torch.optim.Optimizer.*SGD"):
         check_optimizer(value)
     check_optimizer(torch.optim.SGD([torch.zeros(1)], lr=0.1))
+
+
+@pytest.mark.parametrize("value", [None, torch.nn.Linear, [torch.nn.Linear(1, 1)]])
+def test_a_model_is_an_object_of_its_class(value):
+    with pytest.raises(InvalidArgumentError, match=r"model of type (NoneType|type|list).*an nn.Module.*Pass the model"):
+        check_module(value)
+    check_module(torch.nn.Linear(1, 1))
+
+
+def test_a_saved_state_has_its_entries():
+    check_entries({"noise": 0, "initial": [], 3: 4}, "noise", "initial")
+    for state in (None, "noise", ["noise"]):
+        with pytest.raises(StateMismatchError, match=r"a state of type.*entries \['noise'\].*`state_dict\(\)`"):
+            check_entries(state, "noise")
+    with pytest.raises(StateMismatchError, match=r"a saved state with the entries \['a', 1\].*\['noise'\].*drop it"):
+        check_entries({"a": 0, 1: 2}, "noise", remedy="drop it")

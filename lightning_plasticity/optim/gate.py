@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
-from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, UnsupportedOptimizerError
+from lightning_plasticity.errors import InvalidArgumentError, UnsupportedOptimizerError, check_entries
 from lightning_plasticity.optim.gate_arguments import refuse_unsuitable, tensors_to_gate
 from lightning_plasticity.optim.gated import Curvature, check_curvature
 from lightning_plasticity.optim.noise import NoiseSource
@@ -253,12 +253,12 @@ class UtilityGate:
         Raises:
             StateMismatchError: If it belongs to other parameters or units; nothing is changed then.
         """
-        if self.gates.kind not in state_dict:
-            raise StateMismatchError(
-                f"a saved state with {sorted(state_dict)}",
-                f"utilities of {self.gates.kind}",
-                "Resume with the settings that wrote the state (one utility per weight, or per unit), or drop it",
-            )
+        check_entries(
+            state_dict,
+            "noise",
+            self.gates.kind,
+            remedy="Resume with the settings that wrote the state (one utility per weight, or per unit), or drop it",
+        )
         self.gates.load_state_dict(self.optimizer, state_dict[self.gates.kind])
         self.noise.load_state_dict(state_dict["noise"])
 

@@ -17,6 +17,7 @@ from lightning_plasticity.errors import (
     StateMismatchError,
     UnsupportedOptimizerError,
     check_choice,
+    check_entries,
     check_flags,
     check_number,
 )
@@ -206,12 +207,7 @@ class GatedOptimizer(Optimizer, ABC):
         Raises:
             StateMismatchError: If the state is that of another optimizer.
         """
-        if "noise" not in state_dict:
-            raise StateMismatchError(
-                f"a state with the entries {sorted(state_dict)}",
-                f"a state of {type(self).__name__}, which has an entry 'noise'",
-                "Load the state of the optimizer that wrote it, or start afresh",
-            )
+        check_entries(state_dict, "state", "param_groups", "noise")
         remembered = {"step", "utility", *self.extra_state()}
         if foreign := [state for state in state_dict["state"].values() if set(state) != remembered]:
             raise StateMismatchError(

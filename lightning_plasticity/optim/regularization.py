@@ -17,6 +17,8 @@ from lightning_plasticity.errors import (
     StateMismatchError,
     UnsupportedModelError,
     check_choice,
+    check_entries,
+    check_module,
     check_number,
     check_optimizer,
 )
@@ -152,6 +154,7 @@ class Decay(AfterStep):
         Raises:
             StateMismatchError: If its weights are not those of this optimizer.
         """
+        check_entries(state_dict, "initial")
         saved, treated = state_dict["initial"], [p for p, _ in self._treated()] if self.toward == "initial" else []
         if [tuple(t.shape) for t in saved] != [tuple(p.shape) for p in treated]:
             raise StateMismatchError(
@@ -211,6 +214,7 @@ class ShrinkPerturb:
         parameters: Iterable[Tensor] | None = None,
         seed: int | None = None,
     ) -> None:
+        check_module(model)
         check_number("shrink", shrink, "[0, 1]")
         check_number("noise_std", noise_std, "[0, inf)")
         check_choice("noise", noise, ("gaussian", "initialization"))
@@ -272,4 +276,5 @@ class ShrinkPerturb:
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Continue the noise of a saved state."""
+        check_entries(state_dict, "noise")
         self.source.load_state_dict(state_dict["noise"])

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
-from lightning_plasticity.errors import check_seed
+from lightning_plasticity.errors import check_entries, check_seed
 from lightning_plasticity.replacement.distributed import agree, average
 from lightning_plasticity.replacement.events import Listener, ReplacementEvent
 from lightning_plasticity.replacement.memory import Memory
@@ -201,7 +201,11 @@ class UnitReplacer:
 
         Args:
             state: A state of an earlier engine, whose optimizers are gone.
+
+        Raises:
+            StateMismatchError: If it is something else.
         """
+        check_entries(state, "groups", "generator")
         for treatment in self._treatments:
             saved = state["groups"].get(treatment.group.name)
             if saved is not None and not group_problems(saved, treatment.state_dict()):

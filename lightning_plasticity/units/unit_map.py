@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, UnsupportedModelError
+from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, UnsupportedModelError, check_module
 from lightning_plasticity.units.binding import Bound
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.naming import modules_by_name, parameter_shapes, tensor_at
@@ -112,9 +112,11 @@ class UnitMap(Bound):
             A new map; this one is left as it is.
 
         Raises:
+            InvalidArgumentError: If ``model`` is none.
             StateMismatchError: If a layer of a group is gone or no longer fits, or if there are layers of which the map
                 does not know what they read.
         """
+        check_module(model)
         modules, shapes = modules_by_name(model), parameter_shapes(model)
         problems = [problem for group in self.groups for problem in _misfits(group, modules)]
         problems += [f"{path!r} is new, and may read or write units" for path in shapes if path not in self.shapes]

@@ -12,9 +12,11 @@ from lightning_plasticity.errors import (
     UnsupportedModelError,
     UnsupportedOptimizerError,
 )
+from lightning_plasticity.methods import continual_backprop
 from lightning_plasticity.optim import UPGD, AdaUPGD, UtilityGate
 from lightning_plasticity.optim.noise import NoiseSource
-from lightning_plasticity.optim.regularization import Decay
+from lightning_plasticity.optim.regularization import Decay, ShrinkPerturb
+from lightning_plasticity.replacement import UnitReplacer
 from lightning_plasticity.units import Slot, UnitGroup, discover_units
 
 
@@ -421,10 +423,24 @@ def test_a_state_per_unit_does_not_fit_a_gate_per_weight_nor_other_units():
     model = mlp()
     optimizer, units = torch.optim.SGD(model.parameters(), lr=0.1), discover_units(model, data()[0])
     state = UtilityGate(optimizer, units=units).state_dict()
-    with pytest.raises(StateMismatchError, match=r"\['noise', 'units'\].*utilities of weights.*per unit"):
+    with pytest.raises(StateMismatchError, match=r"\['noise', 'units'\].*\['noise', 'weights'\].*per unit"):
         UtilityGate(optimizer).load_state_dict(state)
     with pytest.raises(StateMismatchError, match=r"units \{'0': 8, '2': 6\}.*\{'0': 8\}.*include and exclude"):
         UtilityGate(optimizer, units=units.select(include=["0"])).load_state_dict(state)
+
+
+@pytest.mark.parametrize("state", [None, [], {}, {"weights": []}])
+def test_what_is_no_state_is_refused_by_everything_that_loads_one(state):
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    engines = (
+        *(UtilityGate(optimizer), UtilityGate(optimizer, units=units_of(model)), UPGD(model.parameters())),
+        *(Decay(optimizer, 1.0), ShrinkPerturb(model), NoiseSource(0)),
+        UnitReplacer(continual_backprop(), units_of(model), optimizer),
+    )
+    for engine in engines:
+        with pytest.raises(StateMismatchError, match=r"(a state of type|with the entries).*one with the entries \['"):
+            engine.load_state_dict(state)
 
 
 def test_frozen_readers_are_refused_by_name():

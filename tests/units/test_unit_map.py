@@ -56,6 +56,11 @@ def test_patterns_that_leave_nothing_are_refused(units):
         units.select(exclude=["*"])
 
 
+def test_a_map_is_bound_to_nothing_but_a_model(units):
+    with pytest.raises(InvalidArgumentError, match=r"model of type NoneType.*an nn.Module"):
+        units.update(None)
+
+
 @pytest.mark.parametrize("value", [nn.Linear(2, 2), None, "0", [], [nn.Linear(2, 2)], {}, 3])
 def test_what_holds_no_groups_is_refused_in_place_of_units(value):
     with pytest.raises(InvalidArgumentError, match=r"units(=| of type ).*a UnitMap, or a sequence.*`discover_units"):
