@@ -1,8 +1,13 @@
-"""Choose parameters of a module by patterns of their names."""
+"""Choose parameters of a module by patterns of their names, and say so if none of them is trained."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+import lightning.pytorch as pl
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from lightning_plasticity.units.patterns import Patterns, chosen_names
 
@@ -28,3 +33,24 @@ def choose_parameters(module: nn.Module, include: Patterns = None, exclude: Patt
     names: dict[Tensor, str] = {parameter: name for name, parameter in module.named_parameters()}
     chosen = set(chosen_names(list(names.values()), include, exclude, "parameter"))
     return {parameter: name for parameter, name in names.items() if name in chosen}
+
+
+def warn_untrained(
+    callback: pl.Callback, chosen: Mapping[Tensor, str], optimizers: Sequence[Optimizer] | None = None
+) -> None:
+    """Warn if a callback will do nothing as things are, since all it has chosen is frozen or left out of optimizers.
+
+    Not an error, since a callback that thaws layers may change that during the fit.
+
+    Args:
+        callback: The callback; named in the message.
+        chosen: The names of the parameters that it treats.
+        optimizers: The optimizers on whose steps it acts; None if it needs none.
+    """
+    groups = [group for optimizer in optimizers or () for group in optimizer.param_groups]
+    owned = set(chosen) if optimizers is None else {parameter for group in groups for parameter in group["params"]}
+    if chosen and not any(parameter.requires_grad and parameter in owned for parameter in chosen):
+        rank_zero_warn(
+            f"{type(callback).__name__} has nothing to do as things are: {list(chosen.values())} are frozen or belong "
+            "to no optimizer. Train them, or correct `include` and `exclude`."
+        )

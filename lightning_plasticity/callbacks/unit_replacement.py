@@ -13,7 +13,7 @@ from typing_extensions import override
 from lightning_plasticity.callbacks.example import check_example, find_units, has_example
 from lightning_plasticity.callbacks.guards import check_optimizers
 from lightning_plasticity.callbacks.lifetime import EngineCallback
-from lightning_plasticity.callbacks.steps import log_to_all
+from lightning_plasticity.callbacks.steps import LogClock, log_everywhere
 from lightning_plasticity.errors import check_flags, check_seed
 from lightning_plasticity.replacement import Method, ReplacementEvent, UnitReplacer
 from lightning_plasticity.replacement.refusals import checked_method, treatable
@@ -80,7 +80,7 @@ class UnitReplacement(EngineCallback):
         self.events: list[ReplacementEvent] = []
         self._restored: dict[str, Any] = {}
         self._expected: dict[int, int] = {}
-        self._logged = 0
+        self._clock = LogClock()
 
     @property
     @override
@@ -91,12 +91,12 @@ class UnitReplacement(EngineCallback):
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         check_optimizers(self, trainer, pl_module)
         check_example(pl_module, self.example_input)
-        self._logged = trainer.global_step
         if has_example(pl_module, self.example_input):  # before a compiled module runs, if only for the sanity check
             self._start(trainer, pl_module, None)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._clock.start(trainer)
         self._restore()  # the optimizers' own states were restored after `on_fit_start`
 
     @override
@@ -125,7 +125,9 @@ class UnitReplacement(EngineCallback):
             if self.replacer.steps[position] < steps:  # a gradient scaler did not call the optimizer
                 self.replacer.drop_readings(position)
         self._expected.clear()
-        self._log(trainer, self.replacer)
+        if self._clock.strikes(trainer):
+            values = {f"unit_replacement/{name}": value for name, value in self.replacer.metrics().items()}
+            log_everywhere(trainer, pl_module, values)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -161,13 +163,6 @@ class UnitReplacement(EngineCallback):
         self._restored = {}
         steps = {group.name: ages.step for group, ages in zip(self.replacer.groups, self.replacer.ages, strict=True)}
         self.events[:] = [each for each in self.events if each.step <= steps[each.group]]  # of a tuner's trial steps
-
-    def _log(self, trainer: pl.Trainer, replacer: UnitReplacer) -> None:
-        period = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if not trainer.loggers or not period or trainer.global_step // period == self._logged // period:
-            return
-        self._logged = trainer.global_step
-        log_to_all(trainer, {f"unit_replacement/{name}": value for name, value in replacer.metrics().items()})
 
     @override
     def detach(self) -> None:

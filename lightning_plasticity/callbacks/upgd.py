@@ -14,10 +14,10 @@ from typing_extensions import override
 
 from lightning_plasticity.callbacks.example import find_units, has_example
 from lightning_plasticity.callbacks.lifetime import EngineCallback
-from lightning_plasticity.callbacks.parameters import choose_parameters
+from lightning_plasticity.callbacks.parameters import choose_parameters, warn_untrained
 from lightning_plasticity.callbacks.scaling import scaler_of, will_be_skipped
-from lightning_plasticity.callbacks.steps import log_to_all
-from lightning_plasticity.errors import StateMismatchError, check_choice, check_seed
+from lightning_plasticity.callbacks.steps import LogClock, log_everywhere
+from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, check_choice, check_seed
 from lightning_plasticity.optim import HesScale, SampledGaussNewton, UtilityGate
 from lightning_plasticity.optim.gate import attached_gates
 from lightning_plasticity.optim.ggn import only_loss
@@ -102,6 +102,7 @@ class UPGDPerturbation(EngineCallback):
         self._restored: list[dict[str, Any]] = []
         self._restored_samples: dict[str, Any] = {}
         self._names: dict[Tensor, str] = {}
+        self._clock = LogClock()
 
     @property
     @override
@@ -121,6 +122,10 @@ class UPGDPerturbation(EngineCallback):
         self.gates = []
         if self.per == "weight" or has_example(pl_module, self.example_input):
             self._build(trainer, pl_module, None)
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._clock.start(trainer)
 
     @override
     def on_train_batch_start(
@@ -149,9 +154,8 @@ class UPGDPerturbation(EngineCallback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if trainer.loggers and self.settings.scaling != "none" and trainer.global_step % every == 0:
-            log_to_all(trainer, self.metrics())
+        if self._clock.strikes(trainer) and self.settings.scaling != "none":
+            log_everywhere(trainer, pl_module, self.metrics())
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -195,8 +199,20 @@ class UPGDPerturbation(EngineCallback):
             if gate is not None and state:
                 gate.load_state_dict(state)
         self._restored = []
+        self._refuse_nothing(trainer)
         self._refuse_overlap(trainer)
         self._attach()
+
+    def _refuse_nothing(self, trainer: pl.Trainer) -> None:
+        """Refuse a fit in which nothing can ever be gated, and warn of one in which nothing is as yet."""
+        gated = {p: self._names[p] for gate in self.gates if gate is not None for p in gate.gated()}
+        if not gated:
+            raise InvalidArgumentError(
+                f"include={self.include!r} and exclude={self.exclude!r}, which choose nothing that an optimizer has",
+                f"some of the parameters that {type(trainer.lightning_module).__name__}.configure_optimizers returns",
+                "Correct the patterns, or give the parameters to an optimizer, frozen or not, before the fit starts",
+            )
+        warn_untrained(self, gated)
 
     def _refuse_overlap(self, trainer: pl.Trainer) -> None:
         """Refuse gates that share parameters with those of another callback, or with what the user has attached."""
@@ -223,8 +239,7 @@ class UPGDPerturbation(EngineCallback):
         """Return the gate of an optimizer; None if it owns nothing to gate."""
         owned = {parameter for group in optimizer.param_groups for parameter in group["params"]}
         units = [group for group in units if any(slot.tensor in owned for slot in group.incoming)]
-        parameters = [parameter for parameter in parameters if parameter in owned]
-        if not (units or parameters):
+        if not (units or any(parameter in owned for parameter in parameters)):
             return None
         return UtilityGate(
             optimizer,

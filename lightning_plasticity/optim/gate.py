@@ -177,6 +177,10 @@ class UtilityGate:
         """
         self.gates.apply(self.optimizer, self.noise)
 
+    def gated(self) -> set[Tensor]:
+        """Return the parameters of the optimizer that are gated; of units those that write them."""
+        return self.gates.gated(self.optimizer)
+
     @torch.no_grad()
     def scaled_utilities(self) -> dict[Tensor | str, Tensor]:
         """Return the scaled utility ``S`` of every gated weight, by parameter, or of every unit, by group name.
@@ -195,7 +199,7 @@ class UtilityGate:
         Raises:
             UnsupportedOptimizerError: If one of them has a parameter in common with this gate.
         """
-        own = self.gates.gated(self.optimizer)
+        own = self.gated()
         for other in others:
             if other is not self and (common := own & other.gates.gated(self.optimizer)):
                 raise UnsupportedOptimizerError(

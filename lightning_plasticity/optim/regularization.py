@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from types import TracebackType
@@ -14,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
 from lightning_plasticity.errors import (
+    InvalidArgumentError,
     StateMismatchError,
     UnsupportedModelError,
     check_choice,
@@ -82,7 +84,8 @@ class Decay(AfterStep):
 
     Args:
         optimizer: The optimizer.
-        strength: The factor :math:`\lambda`, at least 0.
+        strength: The factor :math:`\lambda`, at least 0. With ``norm=2`` there is a warning if it exceeds the inverse
+            of the learning rate, since steps then lead past the target.
         norm: 1 or 2.
         toward: ``"zero"`` or ``"initial"``: the weights at construction (or those of a loaded state).
         parameters: The parameters to treat; None treats all.
@@ -122,16 +125,32 @@ class Decay(AfterStep):
         self.strength, self.norm, self.toward = strength, norm, toward
         self.chosen = None if parameters is None else set(parameters)
         self.initial = {p: p.detach().clone() for p, _ in self._treated()} if toward == "initial" else {}
+        self._has_warned = False
 
     def act(self) -> None:
         """Let every treated parameter that has a gradient decay once."""
         for parameter, group in self._treated():
             if parameter.grad is not None:
                 rate = group["lr"] * self.strength
+                self._warn_of_overshoot(rate)
                 if self.toward == "zero":
                     _pull(parameter, None, rate, self.norm)
                 else:
                     _pull(parameter, self.initial[parameter].to(parameter.device), rate, self.norm)
+
+    def _warn_of_overshoot(self, rate: float | Tensor) -> None:
+        """Warn once if a step leads past the target; a learning rate on a device is not read."""
+        is_known = not isinstance(rate, Tensor) or rate.device.type == "cpu"
+        if self.norm == 1 or self._has_warned or not is_known or rate <= 1:
+            return
+        self._has_warned = True
+        warning = InvalidArgumentError(
+            f"a decay of {type(self.optimizer).__name__} with lr * strength = {float(rate):.3g}, whose steps lead past "
+            f"{'zero' if self.toward == 'zero' else 'the initial weights'}" + ", farther each time" * bool(rate > 2),
+            "at most 1, which leads there in one step",
+            f"Pass a `strength` below {1 / float(rate) * self.strength:.3g}, or lower the learning rate",
+        )
+        warnings.warn(str(warning), stacklevel=2)
 
     def _treated(self) -> list[tuple[Tensor, dict[str, Any]]]:
         return [

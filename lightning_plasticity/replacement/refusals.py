@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -138,4 +138,24 @@ def check_groups(groups: Sequence[UnitGroup], optimizers: Sequence[Optimizer], s
             f"the activations of {taps} are not an input or output of any module",
             f"units whose activation can be observed, as {readers[0]} does",
             "Leave them out with `exclude=`, or choose a utility of weights such as WeightMagnitude()",
+        )
+
+
+def refuse_overlap(groups: Sequence[UnitGroup], others: Iterable[Sequence[UnitGroup]]) -> None:
+    """Refuse groups that other engines treat: their rates would add up, and neither knows what the other has replaced.
+
+    Args:
+        groups: The groups of an engine.
+        others: Those of the engines that are attached.
+
+    Raises:
+        InvalidArgumentError: If a group is treated by another engine.
+    """
+    treated = {(group.name, group.incoming[0].tensor) for other in others for group in other}
+    twice = [group.name for group in groups if (group.name, group.incoming[0].tensor) in treated]
+    if twice:
+        raise InvalidArgumentError(
+            f"two engines that replace the units of {twice}",
+            "one per unit, since neither knows the age of what the other has replaced",
+            "Drop or detach one of them, or give each its own groups with `include` and `exclude`",
         )

@@ -32,6 +32,7 @@ from lightning_plasticity.replacement.refusals import (
     checked_method,
     checked_optimizers,
     owner_of,
+    refuse_overlap,
 )
 from lightning_plasticity.replacement.state import check_state, group_problems, same_groups
 from lightning_plasticity.replacement.treatment import Treatment
@@ -127,19 +128,20 @@ class UnitReplacer:
         check_groups(self.groups, optimizers, self._statistics)
         self.optimizers, self.steps = optimizers, [0] * len(optimizers)
         self.optimizer_memory = [OptimizerMemory(each, self.method.optimizer_state) for each in optimizers]
-        self._owned: list[list[int]] = [[] for _ in optimizers]
-        for i, group in enumerate(self.groups):
-            owner = owner_of(group, optimizers)
-            assert owner is not None  # noqa: S101 - checked above
-            self._owned[owner].append(i)
+        owners = [owner_of(group, optimizers) for group in self.groups]
+        self._owned = [[i for i, owner in enumerate(owners) if owner == place] for place in range(len(optimizers))]
 
     def attach(self) -> Self:
         """Start watching the model and acting after optimizer steps.
 
         Returns:
             The replacer itself.
+
+        Raises:
+            InvalidArgumentError: If another engine that is attached replaces some of the same units.
         """
         self.detach()
+        refuse_overlap(self.groups, [each.groups for optimizer in self.optimizers for each in _attached(optimizer)])
         self._observation.attach()
         for position, optimizer in enumerate(self.optimizers):
             hook = partial(self._after_step, position)
@@ -289,3 +291,10 @@ class UnitReplacer:
             "generator": self.generator.get_state(),
             "optimizers": [each.state_dict() for each in self.optimizer_memory],
         }
+
+
+def _attached(optimizer: Optimizer) -> list[UnitReplacer]:
+    """Return the engines that act after the steps of an optimizer."""
+    hooks = [hook for hook in optimizer._optimizer_step_post_hooks.values() if isinstance(hook, partial)]
+    owners = [getattr(hook.func, "__self__", None) for hook in hooks]
+    return [owner for owner in owners if isinstance(owner, UnitReplacer)]

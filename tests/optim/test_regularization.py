@@ -201,3 +201,27 @@ def test_frozen_weights_are_neither_shrunk_nor_perturbed(noise):
     ShrinkPerturb(model, shrink=0.5, noise_std=0.1, noise=noise)()
     stayed = [torch.equal(now, then) for now, then in zip(model.parameters(), before, strict=True)]
     assert stayed == [True, True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("toward", "strength", "message"),
+    [("zero", 15.0, r"lr \* strength = 1.5, whose steps lead past zero\. .*below 10"),
+     ("initial", 30.0, r"of SGD with .* = 3, .* past the initial weights, farther each time\. .*at most 1.*below 10")],
+)  # fmt: skip
+def test_a_decay_past_its_target_warns_once(toward, strength, message):
+    weight = parameter()
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    weight.grad = torch.zeros(4, dtype=torch.float64)
+    with Decay(optimizer, strength, toward=toward):
+        with pytest.warns(UserWarning, match=message):
+            optimizer.step()
+        optimizer.step()  # warnings are errors here
+
+
+@pytest.mark.parametrize("settings", [{"strength": 10.0}, {"strength": 30.0, "norm": 1}, {"strength": 0.0}])
+def test_a_decay_that_ends_at_its_target_does_not_warn(settings):
+    weight = parameter()
+    optimizer = torch.optim.SGD([weight], lr=torch.tensor(0.1))
+    weight.grad = torch.zeros(4, dtype=torch.float64)
+    with Decay(optimizer, **settings):
+        optimizer.step()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from inspect import signature
 
 from torchmetrics import Metric
 
@@ -82,6 +83,25 @@ def check_aggregates(aggregate: Sequence[str]) -> None:
         )
 
 
+def check_sources(one: Mapping[str, object], other: Mapping[str, object]) -> None:
+    """Refuse arguments that exclude each other.
+
+    Args:
+        one: Arguments by name; None is not given.
+        other: Those that say something else about the same.
+
+    Raises:
+        InvalidArgumentError: If there is one of either kind.
+    """
+    given, contrary = ([f"`{name}`" for name, value in each.items() if value is not None] for each in (one, other))
+    if given and contrary:
+        raise InvalidArgumentError(
+            f"{' and '.join(given + contrary)}",
+            f"either {' and '.join(given)} or {' and '.join(contrary)}, which would have no effect",
+            f"Leave out {' and '.join(contrary)}",
+        )
+
+
 def check_periods(every_n_steps: int | None, histogram_every_n_steps: int | None, *, has_ends: bool) -> None:
     """Refuse a monitor that never measures, and histograms between measurements.
 
@@ -118,10 +138,11 @@ def check_metrics(metrics: Mapping[str, Metric], progress_bar: Iterable[str], *,
         InvalidArgumentError: If there is one of them.
     """
     for name, metric in metrics.items():
-        if reads(metric) is Reads.PREDICTIONS:
+        own = isinstance(metric, PlasticityMetric)
+        if reads(metric) is Reads.PREDICTIONS or not (own or _takes_one(metric.update)):
             raise InvalidArgumentError(
-                f"metric {name!r}, which is updated with predictions",
-                f"a measure of layers, such as {sorted(available_metrics())}",
+                f"metric {name!r}, which is updated with ({', '.join(signature(metric.update).parameters)})",
+                f"a measure of layers, such as {sorted(available_metrics())}, or one updated with features alone",
                 "Update it in `training_step` and log it there",
             )
         if reads(metric) is Reads.FEATURE_GRADIENTS and has_probe:
@@ -135,3 +156,12 @@ def check_metrics(metrics: Mapping[str, Metric], progress_bar: Iterable[str], *,
             raise InvalidArgumentError(
                 f"{name!r} in `progress_bar`", f"some of {sorted(metrics)}", "Add it to `metrics` as well"
             )
+
+
+def _takes_one(update: Callable[..., object]) -> bool:
+    """Return whether a function can be called with one argument."""
+    try:
+        signature(update).bind(None)
+    except TypeError:
+        return False
+    return True
