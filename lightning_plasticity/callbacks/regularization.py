@@ -11,9 +11,10 @@ from typing_extensions import override
 from lightning_plasticity.callbacks.experience import experience_begins, stream_of
 from lightning_plasticity.callbacks.guards import check_trainer
 from lightning_plasticity.callbacks.lifetime import EngineCallback
-from lightning_plasticity.callbacks.parameters import choose_parameters, warn_untrained
-from lightning_plasticity.errors import InvalidArgumentError, check_choice, check_number, check_seed
-from lightning_plasticity.optim.regularization import Decay, ShrinkPerturb
+from lightning_plasticity.errors import check_number, check_seed
+from lightning_plasticity.optim.parameters import choose_parameters, warn_untrained
+from lightning_plasticity.optim.regularization import Decay
+from lightning_plasticity.optim.shrink_perturb import ShrinkPerturb, check_moment, check_shrinking
 from lightning_plasticity.units.patterns import Patterns, include_exclude
 
 
@@ -43,7 +44,7 @@ class _DecayCallback(EngineCallback):
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         chosen = choose_parameters(pl_module, self.include, self.exclude)
-        warn_untrained(self, chosen, trainer.optimizers)
+        warn_untrained(type(self).__name__, chosen, trainer.optimizers)
         states = self._restored or [decay.state_dict() for decay in self.decays]  # a further fit: the start stays
         self.decays = [
             Decay(optimizer, self.strength, norm=self.norm, toward=self.toward, parameters=chosen)
@@ -167,18 +168,9 @@ class ShrinkAndPerturb(pl.Callback):
         seed: int | None = None,
     ) -> None:
         self.include, self.exclude = include_exclude(include, exclude)
-        check_number("shrink", shrink, "[0, 1]")
-        check_number("noise_std", noise_std, "[0, inf)")
-        check_choice("noise", noise, ("gaussian", "initialization"))
-        check_choice("every", every, ("experience", "fit", "epoch", "step"))
-        check_number("every_n_steps", every_n_steps, "[1, inf)", whole=True)
+        check_shrinking(shrink, noise_std, noise)
+        check_moment(every, ("experience", "fit", "epoch", "step"), every_n_steps)
         check_seed(seed)
-        if every_n_steps != 1 and every != "step":
-            raise InvalidArgumentError(
-                f"every_n_steps={every_n_steps} with every={every!r}",
-                "every='step', which counts steps",
-                "Pass it as well",
-            )
         self.shrink, self.noise_std, self.noise = shrink, noise_std, noise
         self.every, self.every_n_steps, self.seed = every, every_n_steps, seed
         self.engine: ShrinkPerturb | None = None
@@ -203,7 +195,7 @@ class ShrinkAndPerturb(pl.Callback):
         seed = trainer.strategy.broadcast(self.seed if self.seed is not None else torch.initial_seed())
         resumed, noise = bool(self._restored), None if self.engine is None else self.engine.state_dict()
         chosen = choose_parameters(pl_module, self.include, self.exclude)
-        warn_untrained(self, chosen)
+        warn_untrained(type(self).__name__, chosen)
         self.engine = ShrinkPerturb(
             pl_module, shrink=self.shrink, noise_std=self.noise_std, noise=self.noise, seed=seed, parameters=chosen
         )

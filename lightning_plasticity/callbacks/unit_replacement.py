@@ -37,6 +37,10 @@ class UnitReplacement(EngineCallback):
     A unit ages with the optimizer that owns its incoming weights, at each of its steps in which they have a gradient. A
     step that a gradient scaler skips leaves no trace. Layers that no optimizer trains are left alone.
 
+    A checkpoint keeps its state under ``include`` and ``exclude``: two callbacks of one class in a Trainer must differ
+    there, and one that was changed there starts afresh, of which Lightning warns. Units have one callback that replaces
+    them, since it would not know the age of what another has replaced.
+
     Args:
         method: The method, such as :func:`~lightning_plasticity.methods.continual_backprop`.
         overrides: Other methods for the groups whose name matches a pattern (``*``, ``?``); the first match wins. They
@@ -45,15 +49,15 @@ class UnitReplacement(EngineCallback):
         exclude: Patterns of groups to leave alone.
         example_input: Arguments of ``forward`` for finding the units: a tensor, tuple or dict.
         seed: Seed of the callback's own random numbers; None takes the global seed of the first process.
-        record_events: Whether to keep a record of every replacement in ``events``.
+        record_events: Whether to keep a record of every replacement in ``events``; checkpoints hold none of them.
 
     Attributes:
         replacer: The engine, from the start of the first fit.
-        events: A :class:`~lightning_plasticity.replacement.ReplacementEvent` per replacement, if recorded. They are not
-            in the checkpoint.
+        events: A :class:`~lightning_plasticity.replacement.ReplacementEvent` per replacement, if recorded.
 
     Raises:
-        InvalidArgumentError: If an argument is none of its kind: ``method`` no method, ``seed`` no whole number.
+        InvalidArgumentError: If an argument is none of its kind, such as ``method`` no method, or if (when the fit
+            starts) another callback replaces the same units.
 
     Example:
         >>> from lightning_plasticity.methods import continual_backprop
@@ -74,7 +78,8 @@ class UnitReplacement(EngineCallback):
         super().__init__(include, exclude)
         check_seed(seed)
         check_flags(record_events=record_events)
-        self.method, self.overrides = checked_method(method), dict(overrides or {})
+        self.method = checked_method(method)
+        self.overrides = {pattern: checked_method(other) for pattern, other in (overrides or {}).items()}
         self.example_input, self.seed, self.record_events = example_input, seed, record_events
         self.replacer: UnitReplacer | None = None
         self.events: list[ReplacementEvent] = []

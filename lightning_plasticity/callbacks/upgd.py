@@ -14,13 +14,14 @@ from typing_extensions import override
 
 from lightning_plasticity.callbacks.example import find_units, has_example
 from lightning_plasticity.callbacks.lifetime import EngineCallback
-from lightning_plasticity.callbacks.parameters import choose_parameters, warn_untrained
 from lightning_plasticity.callbacks.scaling import scaler_of, will_be_skipped
 from lightning_plasticity.callbacks.steps import LogClock, log_everywhere
 from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, check_choice, check_seed
 from lightning_plasticity.optim import HesScale, SampledGaussNewton, UtilityGate
 from lightning_plasticity.optim.gate import attached_gates
+from lightning_plasticity.optim.gate_arguments import check_per
 from lightning_plasticity.optim.ggn import only_loss
+from lightning_plasticity.optim.parameters import choose_parameters, warn_untrained
 from lightning_plasticity.optim.settings import Perturbation
 from lightning_plasticity.units import UnitGroup
 from lightning_plasticity.units.patterns import Patterns
@@ -36,7 +37,11 @@ class UPGDPerturbation(EngineCallback):
 
     Logs at the Trainer's ``log_every_n_steps``, for every gated parameter (or group of units):
     ``upgd/neutral/<name>``, the share of entries whose scaled utility lies within 0.02 of 1/2, which the gate treats
-    alike; with ``scaling="global"`` that is nearly everything but the output layer, in the steady state.
+    alike; with ``scaling="global"`` that is nearly everything but the output layer, in the steady state. Other
+    callbacks can monitor it, since it is among the Trainer's ``callback_metrics``.
+
+    A checkpoint keeps its state under ``per``, ``include`` and ``exclude``: two of these callbacks in one Trainer must
+    differ there, and one that was changed there starts afresh, of which Lightning warns.
 
     Args:
         noise_std: Standard deviation of the noise, on the scale of the gradient: under plain gradient descent weights
@@ -46,7 +51,8 @@ class UPGDPerturbation(EngineCallback):
             and the output layer passes unchanged.
         scaling: What a utility is divided by before the sigmoid: the largest of all (``"global"``), the norm over the
             incoming weights of the unit, or over the units of the group (``"local"``), or the largest absolute value
-            of all (``"abs"``). ``"none"`` leaves utilities out: noise only.
+            of all (``"abs"``). ``"none"`` leaves utilities out: noise only. *All* are those of one optimizer: each of
+            several has a gate and a largest utility of its own.
         correction: ``"paper"`` corrects utility and divisor for the start of the running average; ``"reference"`` only
             the utility, as the published code does.
         protecting: Whether the gradient is held back as well, or only the noise.
@@ -91,7 +97,7 @@ class UPGDPerturbation(EngineCallback):
     ) -> None:
         super().__init__(include, exclude)
         self.settings = Perturbation(noise_std, decay_rate, scaling, correction, protecting, gate_scale)
-        check_choice("per", per, ("weight", "unit"))
+        check_per(per, example_input)
         check_choice("when", when, ("before_clipping", "after_clipping"))
         check_choice("curvature", curvature, ("hesscale", "ggn_mc", None))
         check_seed(seed)
@@ -212,7 +218,7 @@ class UPGDPerturbation(EngineCallback):
                 f"some of the parameters that {type(trainer.lightning_module).__name__}.configure_optimizers returns",
                 "Correct the patterns, or give the parameters to an optimizer, frozen or not, before the fit starts",
             )
-        warn_untrained(self, gated)
+        warn_untrained(type(self).__name__, gated)
 
     def _refuse_overlap(self, trainer: pl.Trainer) -> None:
         """Refuse gates that share parameters with those of another callback, or with what the user has attached."""

@@ -17,6 +17,9 @@ from lightning_plasticity.replacement import (
     ZeroOutgoing,
 )
 
+PER_LAYER = ("replacement_rate", "maturity_threshold", "initializer", "keep_mean_output")
+"""The arguments that may differ between layers."""
+
 
 def continual_backprop(
     replacement_rate: float = 1e-4,

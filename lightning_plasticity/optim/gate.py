@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from typing_extensions import Self
 from lightning_plasticity.errors import InvalidArgumentError, UnsupportedOptimizerError, check_entries
 from lightning_plasticity.optim.gate_arguments import refuse_unsuitable, tensors_to_gate
 from lightning_plasticity.optim.gated import Curvature, check_curvature
+from lightning_plasticity.optim.gates import Gates
 from lightning_plasticity.optim.noise import NoiseSource
 from lightning_plasticity.optim.settings import Correction, Perturbation, Scaling
 from lightning_plasticity.optim.unit_gates import UnitGates
@@ -39,7 +40,8 @@ class UtilityGate:
         decay_rate: Decay of the running utility, in ``[0, 1)``.
         scaling: What a utility is divided by: the largest of all (``"global"``), the norm over the incoming weights of
             the unit, or over the units of the group (``"local"``), or the largest absolute value of all (``"abs"``).
-            ``"none"`` leaves utilities out: the gradient passes with noise, as in perturbed gradient descent.
+            ``"none"`` leaves utilities out: the gradient passes with noise, as in perturbed gradient descent. *All* are
+            those of this optimizer, whatever other gates see.
         correction: ``"paper"`` or ``"reference"``, see :class:`~lightning_plasticity.optim.UPGD`.
         protecting: Whether the gradient is held back as well, or only the noise.
         gate_scale: Factor of the gate: 1 leaves half of the gradient of a weight without utility, 2 all of it.
@@ -161,6 +163,24 @@ class UtilityGate:
             )
         self.gates.regroup(checked_groups(units))
 
+    def choose(self, parameters: Iterable[Tensor] | None) -> None:
+        """Gate other parameters from now on; those that were gated before keep their utilities and clocks.
+
+        Args:
+            parameters: The parameters; None gates all of the optimizer.
+
+        Raises:
+            InvalidArgumentError: If the gate has one utility per unit, or ``parameters`` are none of the optimizer's.
+        """
+        if not isinstance(self.gates, WeightGates):
+            raise InvalidArgumentError(
+                "parameters for a gate with one utility per unit",
+                "a UtilityGate that was built without `units`",
+                "Use `regroup(units)`: what writes the units is gated",
+            )
+        self.gates.choose(tensors_to_gate(parameters))
+        self._refuse_nothing(self.optimizer)
+
     def __enter__(self) -> Self:
         return self.attach()
 
@@ -271,24 +291,3 @@ def attached_gates(optimizer: Optimizer) -> list[UtilityGate]:
     """Return the gates that are attached to an optimizer."""
     owners = [getattr(hook, "__self__", None) for hook in optimizer._optimizer_step_pre_hooks.values()]
     return [owner for owner in owners if isinstance(owner, UtilityGate)]
-
-
-class Gates(Protocol):
-    """One way to assign utilities: to weights or to units."""
-
-    kind: str
-
-    def apply(self, optimizer: Optimizer, noise: NoiseSource) -> None:
-        """Observe the gradients of the optimizer's parameters and gate them, in place."""
-
-    def gated(self, optimizer: Optimizer) -> set[Tensor]:
-        """Return the parameters of the optimizer that are gated."""
-
-    def scaled(self, optimizer: Optimizer) -> dict[Tensor | str, Tensor]:
-        """Return the scaled utilities."""
-
-    def state_dict(self, optimizer: Optimizer) -> Any:
-        """Return the running utilities and clocks."""
-
-    def load_state_dict(self, optimizer: Optimizer, state: Any) -> None:
-        """Take them over."""

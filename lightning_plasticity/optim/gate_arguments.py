@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
-from lightning_plasticity.errors import InvalidArgumentError, UnsupportedOptimizerError, check_optimizer
+from lightning_plasticity.errors import InvalidArgumentError, UnsupportedOptimizerError, check_choice, check_optimizer
 from lightning_plasticity.optim.gated import GatedOptimizer
 
 
@@ -30,6 +30,25 @@ def tensors_to_gate(parameters: object) -> list[Tensor] | None:
             "Pass the parameters themselves, in a list; None gates all of the optimizer",
         )
     return found
+
+
+def check_per(per: object, example_input: object) -> None:
+    """Refuse what there is no utility per, and an example for finding units without need of units.
+
+    Args:
+        per: The value of the argument ``per``.
+        example_input: The value of the argument ``example_input``.
+
+    Raises:
+        InvalidArgumentError: If one is refused.
+    """
+    check_choice("per", per, ("weight", "unit"))
+    if per == "weight" and example_input is not None:
+        raise InvalidArgumentError(
+            "`example_input` with per='weight'",
+            "per='unit', which finds units with it",
+            "Leave `example_input` out, or pass per='unit'",
+        )
 
 
 def refuse_unsuitable(optimizer: Optimizer) -> None:

@@ -11,7 +11,8 @@ from lightning_plasticity.callbacks.regularization import (
     ShrinkAndPerturb,
 )
 from lightning_plasticity.errors import InvalidArgumentError
-from lightning_plasticity.optim.regularization import Decay, ShrinkPerturb
+from lightning_plasticity.optim.regularization import Decay
+from lightning_plasticity.optim.shrink_perturb import ShrinkPerturb
 from lightning_plasticity.streams import StreamDataModule
 
 DATA = TensorDataset(

@@ -15,7 +15,8 @@ from lightning_plasticity.errors import (
 from lightning_plasticity.methods import continual_backprop
 from lightning_plasticity.optim import UPGD, AdaUPGD, UtilityGate
 from lightning_plasticity.optim.noise import NoiseSource
-from lightning_plasticity.optim.regularization import Decay, ShrinkPerturb
+from lightning_plasticity.optim.regularization import Decay
+from lightning_plasticity.optim.shrink_perturb import ShrinkPerturb
 from lightning_plasticity.replacement import UnitReplacer
 from lightning_plasticity.units import Slot, UnitGroup, discover_units
 
@@ -427,6 +428,31 @@ def test_a_state_per_unit_does_not_fit_a_gate_per_weight_nor_other_units():
         UtilityGate(optimizer).load_state_dict(state)
     with pytest.raises(StateMismatchError, match=r"units \{'0': 8, '2': 6\}.*\{'0': 8\}.*include and exclude"):
         UtilityGate(optimizer, units=units.select(include=["0"])).load_state_dict(state)
+
+
+def test_a_gate_goes_on_with_other_parameters_and_keeps_what_it_knows():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    gate = UtilityGate(optimizer, noise_std=0.0, parameters=[model[0].weight, model[2].weight]).attach()
+    train(model, optimizer, data(2))
+    gate.choose([model[0].weight, model[4].weight])
+    before = gate.gates.memory[model[2].weight]["utility"].clone()
+    train(model, optimizer, data(3))
+    steps = {parameter: part["step"] for parameter, part in gate.gates.memory.items()}
+    assert [steps[model[i].weight] for i in (0, 2, 4)] == [5, 2, 3]
+    assert gate.gates.memory[model[2].weight]["utility"].equal(before)
+    assert gate.gated() == {model[0].weight, model[4].weight}
+    gate.choose(None)
+    assert gate.gated() == set(model.parameters())
+
+
+def test_only_a_gate_of_weights_can_choose_among_them_and_only_those_of_its_optimizer():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(InvalidArgumentError, match=r"one utility per unit.*without `units`.*`regroup\(units\)`"):
+        UtilityGate(optimizer, units=units_of(model)).choose(model.parameters())
+    with pytest.raises(InvalidArgumentError, match="gates no parameter"):
+        UtilityGate(optimizer).choose(mlp().parameters())
 
 
 @pytest.mark.parametrize("state", [None, [], {}, {"weights": []}])

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 
-import lightning.pytorch as pl
-from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -35,22 +34,21 @@ def choose_parameters(module: nn.Module, include: Patterns = None, exclude: Patt
     return {parameter: name for parameter, name in names.items() if name in chosen}
 
 
-def warn_untrained(
-    callback: pl.Callback, chosen: Mapping[Tensor, str], optimizers: Sequence[Optimizer] | None = None
-) -> None:
-    """Warn if a callback will do nothing as things are, since all it has chosen is frozen or left out of optimizers.
+def warn_untrained(who: str, chosen: Mapping[Tensor, str], optimizers: Sequence[Optimizer] | None = None) -> None:
+    """Warn if nothing will happen as things are, since all that was chosen is frozen or left out of the optimizers.
 
-    Not an error, since a callback that thaws layers may change that during the fit.
+    Not an error, since layers may thaw while the model trains.
 
     Args:
-        callback: The callback; named in the message.
+        who: Name of the callback or plugin that has chosen.
         chosen: The names of the parameters that it treats.
         optimizers: The optimizers on whose steps it acts; None if it needs none.
     """
     groups = [group for optimizer in optimizers or () for group in optimizer.param_groups]
     owned = set(chosen) if optimizers is None else {parameter for group in groups for parameter in group["params"]}
     if chosen and not any(parameter.requires_grad and parameter in owned for parameter in chosen):
-        rank_zero_warn(
-            f"{type(callback).__name__} has nothing to do as things are: {list(chosen.values())} are frozen or belong "
-            "to no optimizer. Train them, or correct `include` and `exclude`."
+        warnings.warn(
+            f"{who} has nothing to do as things are: {list(chosen.values())} are frozen or belong to no optimizer. "
+            "Train them, or correct `include` and `exclude`.",
+            stacklevel=2,
         )
