@@ -96,7 +96,7 @@ class Decay(AfterStep):
         the loss.
 
     Example:
-        >>> layer = nn.Linear(1, 1, bias=False)
+        >>> layer = torch.nn.Linear(1, 1, bias=False)
         >>> _ = layer.weight.data.fill_(2.0)
         >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
         >>> layer(torch.zeros(1, 1)).sum().backward()
