@@ -165,6 +165,23 @@ def check_flags(**flags: object) -> None:
             raise InvalidArgumentError(f"{name}={flag!r}", "True or False", f"Correct `{name}`")
 
 
+def check_mapping(name: str, value: object, kind: str) -> None:
+    """Refuse what is neither None nor a mapping from patterns.
+
+    Args:
+        name: The argument's name.
+        value: Its value.
+        kind: What the patterns stand for.
+
+    Raises:
+        InvalidArgumentError: If it is refused.
+    """
+    if value is not None and not isinstance(value, Mapping):
+        raise InvalidArgumentError(
+            f"{name}={value!r}", f"{kind} by pattern of group names", "Pass a dictionary such as {'encoder.*': ...}"
+        )
+
+
 def check_module(model: object) -> None:
     """Refuse a model that is none.
 

@@ -17,6 +17,7 @@ from lightning_plasticity.errors import (
     check_counts,
     check_entries,
     check_flags,
+    check_mapping,
     check_module,
     check_number,
     check_optimizer,
@@ -129,3 +130,11 @@ def test_a_saved_state_has_its_entries():
             check_entries(state, "noise")
     with pytest.raises(StateMismatchError, match=r"a saved state with the entries \['a', 1\].*\['noise'\].*drop it"):
         check_entries({"a": 0, 1: 2}, "noise", remedy="drop it")
+
+
+@pytest.mark.parametrize("value", [["net.0"], "net.0", 3])
+def test_what_differs_by_layer_is_a_mapping_or_none(value):
+    check_mapping("overrides", {}, "methods")
+    check_mapping("overrides", None, "methods")
+    with pytest.raises(InvalidArgumentError, match=r"overrides=.*methods by pattern.*Pass a dictionary such as"):
+        check_mapping("overrides", value, "methods")

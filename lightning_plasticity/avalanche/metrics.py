@@ -18,7 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from torchmetrics import Metric
 
 from lightning_plasticity.avalanche.naming import metric_value
-from lightning_plasticity.errors import InvalidArgumentError, check_flags
+from lightning_plasticity.errors import InvalidArgumentError, check_flags, check_number
 from lightning_plasticity.metrics import DormantUnitRatio, EffectiveRank
 from lightning_plasticity.units import UnitGroup, discover_units
 
@@ -208,6 +208,7 @@ def dormant_unit_ratio_metrics(
     Raises:
         InvalidArgumentError: If no period is chosen, since nothing would be logged then.
     """
+    check_number("threshold", threshold, "[0, inf)")
     make = partial(DormantUnitRatio, threshold)
     return [LayerMetric("DormantUnitRatio", make, period) for period in _chosen(minibatch, epoch, experience, stream)]
 

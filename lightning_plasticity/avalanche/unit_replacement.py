@@ -11,7 +11,7 @@ from typing_extensions import override
 from lightning_plasticity.avalanche.finding import find_units
 from lightning_plasticity.errors import check_flags, check_seed
 from lightning_plasticity.replacement import Method, ReplacementEvent, UnitReplacer
-from lightning_plasticity.replacement.refusals import checked_method, treatable
+from lightning_plasticity.replacement.refusals import checked_method, checked_overrides, treatable
 from lightning_plasticity.units import UnitMap
 from lightning_plasticity.units.patterns import Patterns, include_exclude
 
@@ -61,8 +61,7 @@ class UnitReplacementPlugin(SupervisedPlugin[Any], supports_distributed=False):
         check_seed(seed)
         check_flags(record_events=record_events)
         super().__init__()
-        self.method = checked_method(method)
-        self.overrides = {pattern: checked_method(other) for pattern, other in (overrides or {}).items()}
+        self.method, self.overrides = checked_method(method), checked_overrides(overrides)
         self.include, self.exclude = include_exclude(include, exclude)
         self.example_input, self.seed, self.record_events = example_input, seed, record_events
         self.events: list[ReplacementEvent] = []

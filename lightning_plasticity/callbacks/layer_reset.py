@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_plasticity.callbacks.experience import experience_begins, experience_changes, stream_of
-from lightning_plasticity.errors import UnsupportedModelError, check_flags, check_seed
+from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError, check_flags, check_seed
 from lightning_plasticity.streams.randomness import derived_generator
 from lightning_plasticity.units.patterns import as_patterns, check_patterns, matches
 
@@ -65,6 +65,10 @@ class LayerReset(pl.Callback):
     ) -> None:
         self.include = as_patterns("include", () if include is None else include) or ()
         self.initializer, self.first, self.reset_optimizer = initializer, first, reset_optimizer
+        if initializer is not None and not callable(initializer):
+            raise InvalidArgumentError(
+                f"initializer={initializer!r}", "a function of a layer", "Pass one, or None for `reset_parameters`"
+            )
         check_flags(first=first, reset_optimizer=reset_optimizer)
         check_seed(seed)
         self.seed = int(torch.initial_seed() if seed is None else seed)

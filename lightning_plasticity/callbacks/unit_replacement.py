@@ -16,7 +16,7 @@ from lightning_plasticity.callbacks.lifetime import EngineCallback
 from lightning_plasticity.callbacks.steps import LogClock, log_everywhere
 from lightning_plasticity.errors import check_flags, check_seed
 from lightning_plasticity.replacement import Method, ReplacementEvent, UnitReplacer
-from lightning_plasticity.replacement.refusals import checked_method, treatable
+from lightning_plasticity.replacement.refusals import checked_method, checked_overrides, treatable
 from lightning_plasticity.units.patterns import Patterns
 
 
@@ -78,8 +78,7 @@ class UnitReplacement(EngineCallback):
         super().__init__(include, exclude)
         check_seed(seed)
         check_flags(record_events=record_events)
-        self.method = checked_method(method)
-        self.overrides = {pattern: checked_method(other) for pattern, other in (overrides or {}).items()}
+        self.method, self.overrides = checked_method(method), checked_overrides(overrides)
         self.example_input, self.seed, self.record_events = example_input, seed, record_events
         self.replacer: UnitReplacer | None = None
         self.events: list[ReplacementEvent] = []

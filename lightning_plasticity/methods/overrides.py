@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import InvalidArgumentError, check_mapping
 from lightning_plasticity.replacement import Method
 
 Overrides = Mapping[str, Mapping[str, Any]]
@@ -40,6 +40,7 @@ def methods_by_layer(
         >>> others["net.0"].selection.threshold
         0.1
     """
+    check_mapping("overrides", overrides, "arguments")
     others = {}
     for pattern, own in (overrides or {}).items():
         if not isinstance(own, Mapping):

@@ -13,10 +13,11 @@ from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
 from lightning_plasticity.errors import InvalidArgumentError, UnsupportedOptimizerError, check_entries
-from lightning_plasticity.optim.gate_arguments import refuse_unsuitable, tensors_to_gate
+from lightning_plasticity.optim.gate_arguments import refuse_unsuitable
 from lightning_plasticity.optim.gated import Curvature, check_curvature
 from lightning_plasticity.optim.gates import Gates
 from lightning_plasticity.optim.noise import NoiseSource
+from lightning_plasticity.optim.parameters import checked_parameters
 from lightning_plasticity.optim.settings import Correction, Perturbation, Scaling
 from lightning_plasticity.optim.unit_gates import UnitGates
 from lightning_plasticity.optim.weight_gates import WeightGates
@@ -101,7 +102,7 @@ class UtilityGate:
         self.optimizer = optimizer
         self.noise = NoiseSource(seed)
         self.gates: Gates = (
-            WeightGates(self.settings, tensors_to_gate(parameters), curvature)
+            WeightGates(self.settings, checked_parameters(parameters), curvature)
             if units is None
             else UnitGates(self.settings, checked_groups(units), curvature)
         )
@@ -178,7 +179,7 @@ class UtilityGate:
                 "a UtilityGate that was built without `units`",
                 "Use `regroup(units)`: what writes the units is gated",
             )
-        self.gates.choose(tensors_to_gate(parameters))
+        self.gates.choose(checked_parameters(parameters))
         self._refuse_nothing(self.optimizer)
 
     def __enter__(self) -> Self:
@@ -276,6 +277,11 @@ class UtilityGate:
 
         Raises:
             StateMismatchError: If it belongs to other parameters or units; nothing is changed then.
+
+        Example:
+            >>> optimizer = torch.optim.SGD(torch.nn.Linear(3, 1).parameters(), lr=0.1)
+            >>> saved = UtilityGate(optimizer, seed=0).state_dict()  # torch.save and torch.load keep it as it is
+            >>> UtilityGate(optimizer).load_state_dict(saved)
         """
         check_entries(
             state_dict,

@@ -2,34 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
 from lightning_plasticity.errors import InvalidArgumentError, UnsupportedOptimizerError, check_choice, check_optimizer
 from lightning_plasticity.optim.gated import GatedOptimizer
-
-
-def tensors_to_gate(parameters: object) -> list[Tensor] | None:
-    """Return the parameters to gate; None for all.
-
-    Args:
-        parameters: The value of the argument ``parameters``.
-
-    Raises:
-        InvalidArgumentError: If it holds no parameter, or something else.
-    """
-    if parameters is None:
-        return None
-    found = [] if isinstance(parameters, Tensor) or not isinstance(parameters, Iterable) else list(parameters)
-    if not found or not all(isinstance(each, Tensor) for each in found):
-        raise InvalidArgumentError(
-            f"parameters={parameters!r}" if not found else f"parameters with {found[0]!r} among them",
-            "tensors, such as `model.parameters()`",
-            "Pass the parameters themselves, in a list; None gates all of the optimizer",
-        )
-    return found
 
 
 def check_per(per: object, example_input: object) -> None:

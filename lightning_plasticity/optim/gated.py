@@ -53,7 +53,8 @@ def check_curvature(curvature: object) -> None:
     Raises:
         InvalidArgumentError: If it is refused.
     """
-    if curvature is not None and not isinstance(curvature, Curvature):
+    is_source = isinstance(curvature, Curvature) and not isinstance(curvature, type)
+    if curvature is not None and not is_source:
         raise InvalidArgumentError(
             f"curvature={curvature!r}",
             "None, or a source of second derivatives such as HesScale",

@@ -1,13 +1,14 @@
-"""Choose parameters of a module by patterns of their names, and say so if none of them is trained."""
+"""Which parameters are treated: those chosen by name, or given; and a warning if none of them is trained."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.units.patterns import Patterns, chosen_names
 
 
@@ -52,3 +53,24 @@ def warn_untrained(who: str, chosen: Mapping[Tensor, str], optimizers: Sequence[
             "Train them, or correct `include` and `exclude`.",
             stacklevel=2,
         )
+
+
+def checked_parameters(parameters: object) -> list[Tensor] | None:
+    """Return parameters in a list; None for None, which means all.
+
+    Args:
+        parameters: The value of the argument ``parameters``.
+
+    Raises:
+        InvalidArgumentError: If it holds no parameter, or something else.
+    """
+    if parameters is None:
+        return None
+    found = [] if isinstance(parameters, Tensor) or not isinstance(parameters, Iterable) else list(parameters)
+    if not found or not all(isinstance(each, Tensor) for each in found):
+        raise InvalidArgumentError(
+            f"parameters={parameters!r}" if not found else f"parameters with {found[0]!r} among them",
+            "tensors, such as `model.parameters()`",
+            "Pass the parameters themselves, in a list; None takes all",
+        )
+    return found

@@ -22,6 +22,7 @@ from lightning_plasticity.errors import (
     check_number,
     check_optimizer,
 )
+from lightning_plasticity.optim.parameters import checked_parameters
 
 
 class AfterStep(ABC):
@@ -120,7 +121,8 @@ class Decay(AfterStep):
         check_choice("toward", toward, ("zero", "initial"))
         super().__init__(optimizer)
         self.strength, self.norm, self.toward = strength, norm, toward
-        self.chosen = None if parameters is None else set(parameters)
+        chosen = checked_parameters(parameters)
+        self.chosen = None if chosen is None else set(chosen)
         self.initial = {p: p.detach().clone() for p, _ in self._treated()} if toward == "initial" else {}
         self._has_warned = False
 

@@ -17,6 +17,7 @@ from lightning_plasticity.errors import (
     check_number,
 )
 from lightning_plasticity.optim.noise import NoiseSource
+from lightning_plasticity.optim.parameters import checked_parameters
 
 
 def check_shrinking(shrink: object, noise_std: object, noise: object) -> None:
@@ -96,7 +97,7 @@ class ShrinkPerturb:
         check_module(model)
         check_shrinking(shrink, noise_std, noise)
         self.model, self.shrink, self.noise_std, self.noise = model, shrink, noise_std, noise
-        self.chosen = list(model.parameters() if parameters is None else parameters)
+        self.chosen = checked_parameters(parameters) or list(model.parameters())
         self.source = NoiseSource(seed)
         if noise == "initialization":
             self._check_layers()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError, check_optimizer
+from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError, check_mapping, check_optimizer
 from lightning_plasticity.replacement.method import Method
 from lightning_plasticity.replacement.statistic import Statistic
 from lightning_plasticity.units import Skipped, UnitGroup, UnitMap
@@ -36,6 +36,19 @@ def checked_method(method: Method) -> Method:
             "Call a function of lightning_plasticity.methods, such as continual_backprop(), or build a Method(...)",
         )
     return method
+
+
+def checked_overrides(overrides: Mapping[str, Method] | None) -> dict[str, Method]:
+    """Return the methods of single layers by pattern; none for None.
+
+    Args:
+        overrides: What was passed as overrides.
+
+    Raises:
+        InvalidArgumentError: If they are no methods by pattern.
+    """
+    check_mapping("overrides", overrides, "methods")
+    return {pattern: checked_method(method) for pattern, method in (overrides or {}).items()}
 
 
 def owner_of(group: UnitGroup, optimizers: Sequence[Optimizer]) -> int | None:

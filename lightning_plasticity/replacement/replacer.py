@@ -102,7 +102,7 @@ class UnitReplacer:
         check_seed(seed)
         self.method, self._statistics = checked_method(method), method.statistics
         self.groups = checked_groups(units)
-        self.methods = method_per_group(self.groups, method, overrides or {})
+        self.methods = method_per_group(self.groups, method, overrides)
         self.use(optimizer)
         self.memory = Memory(self.groups, method.fields())
         self._treatments = [Treatment(each, self.memory, i) for i, each in enumerate(self.methods)]

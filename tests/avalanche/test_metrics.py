@@ -128,3 +128,15 @@ def test_metrics_that_would_never_be_logged_are_refused(make):
         make()
     with pytest.raises(InvalidArgumentError, match=r"epoch='yes'.*True or False"):
         make(epoch="yes")
+
+
+def test_a_reference_that_is_no_list_of_accuracies_is_refused_at_once():
+    with pytest.raises(InvalidArgumentError, match=r"reference=0.9.*one accuracy per experience"):
+        intransigence_metrics(reference=0.9)
+    with pytest.raises(InvalidArgumentError, match=r"reference\[1\]=90.*in \[0, 1\]"):
+        intransigence_metrics(reference=[0.9, 90])
+
+
+def test_a_threshold_out_of_range_is_refused_at_once():
+    with pytest.raises(InvalidArgumentError, match=r"threshold='a'.*in \[0, inf\)"):
+        dormant_unit_ratio_metrics(threshold="a", epoch=True)

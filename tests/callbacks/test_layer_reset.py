@@ -116,6 +116,11 @@ def test_a_name_stands_for_the_layers_below_it_and_not_for_its_neighbours():
     assert resettable_layers(model, ["h*.2", "header"]) == [model.head[2], model.header]
 
 
+def test_an_initializer_is_a_function():
+    with pytest.raises(InvalidArgumentError, match=r"initializer='xavier'.*a function of a layer.*`reset_parameters`"):
+        LayerReset("*", initializer="xavier")
+
+
 def test_a_layer_that_cannot_be_reset_is_refused_by_name():
     class Shift(nn.Module):
         def __init__(self):

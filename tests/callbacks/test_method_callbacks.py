@@ -123,9 +123,13 @@ def test_an_unknown_argument_is_refused_and_not_ignored():
 def test_overrides_that_are_no_arguments_are_refused_with_an_example(callback):
     with pytest.raises(InvalidArgumentError, match=r"overrides\['net.0'\]=0.1.*by name.*Write \{'net.0': \{'"):
         callback(overrides={"net.0": 0.1})
+    with pytest.raises(InvalidArgumentError, match=r"overrides=\['net.0'\].*arguments by pattern"):
+        callback(overrides=["net.0"])
 
 
 def test_a_method_for_single_layers_is_a_method():
+    with pytest.raises(InvalidArgumentError, match=r"overrides=\['net.0'\].*methods by pattern"):
+        UnitReplacement(methods.redo(), overrides=["net.0"])
     with pytest.raises(InvalidArgumentError, match=r"a method of type dict.*such as continual_backprop\(\)"):
         UnitReplacement(methods.redo(), overrides={"net.0": {"threshold": 0.1}})
 

@@ -391,6 +391,8 @@ def test_a_model_with_nothing_to_watch_is_refused(tmp_path):
         ({"metrics": "effective_rank"}, r"metrics='effective_rank'.*Put a single one in a list"),
         ({"metrics": [EffectiveRank]}, r"metrics=\[.*EffectiveRank.*rather than the class"),
         ({"metrics": {"rank": "effective_rank"}}, r"metrics=\{'rank'.*a list of names"),
+        ({"metrics": 3}, r"metrics=3.*a list of names"),
+        ({"aggregate": None}, r"aggregate=None.*'mean', 'min' and 'max'"),
         ({"metrics": []}, r"metrics=\[\].*a list of names"),
         ({"aggregate": "mean"}, r"aggregate='mean'.*Pass a tuple"),
         ({"aggregate": ("median",)}, r"aggregate=\('median',\).*'mean', 'min' and 'max'"),

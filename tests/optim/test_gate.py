@@ -13,7 +13,7 @@ from lightning_plasticity.errors import (
     UnsupportedOptimizerError,
 )
 from lightning_plasticity.methods import continual_backprop
-from lightning_plasticity.optim import UPGD, AdaUPGD, UtilityGate
+from lightning_plasticity.optim import UPGD, AdaUPGD, HesScale, UtilityGate
 from lightning_plasticity.optim.noise import NoiseSource
 from lightning_plasticity.optim.regularization import Decay
 from lightning_plasticity.optim.shrink_perturb import ShrinkPerturb
@@ -533,6 +533,7 @@ def test_a_seed_may_be_a_whole_number_of_numpy():
         pytest.param(
             lambda model: {"units": units_of(model), "parameters": model.parameters()}, "both `units`", id="both"
         ),
+        pytest.param(lambda model: {"curvature": HesScale}, "curvature=<class", id="a class of curvature"),
         pytest.param(lambda model: {"curvature": "hesscale"}, "curvature='hesscale'", id="a name of curvature"),
     ],
 )

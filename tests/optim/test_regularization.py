@@ -155,3 +155,9 @@ def test_a_decay_that_ends_at_its_target_does_not_warn(settings):
     weight.grad = torch.zeros(4, dtype=torch.float64)
     with Decay(optimizer, **settings):
         optimizer.step()
+
+
+@pytest.mark.parametrize("parameters", [nn.Linear(2, 2), "weight", [], torch.ones(2)])
+def test_what_holds_no_parameters_is_refused(parameters):
+    with pytest.raises(InvalidArgumentError, match=r"parameters(=| with ).*`model.parameters\(\)`.*None takes all"):
+        Decay(torch.optim.SGD([parameter()], lr=0.1), 1.0, parameters=parameters)

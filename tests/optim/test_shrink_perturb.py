@@ -81,3 +81,8 @@ def test_frozen_weights_are_neither_shrunk_nor_perturbed(noise):
 def test_what_is_no_model_is_refused():
     with pytest.raises(InvalidArgumentError, match=r"model of type list.*an nn.Module"):
         ShrinkPerturb([torch.zeros(1)])
+
+
+def test_what_holds_no_parameters_is_refused():
+    with pytest.raises(InvalidArgumentError, match=r"parameters with 'b' among them.*None takes all"):
+        ShrinkPerturb(nn.Linear(2, 2), parameters="bias")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from inspect import signature
 
@@ -40,7 +40,8 @@ def named_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric]) -> dic
     """
     values = metrics.values() if isinstance(metrics, Mapping) else metrics
     kinds = (Metric,) if isinstance(metrics, Mapping) else (str, Metric)
-    if isinstance(metrics, str) or not values or not all(isinstance(each, kinds) for each in values):
+    is_several = isinstance(values, Collection) and not isinstance(values, str)
+    if not (is_several and values and all(isinstance(each, kinds) for each in values)):
         raise InvalidArgumentError(
             f"metrics={metrics!r}",
             "a list of names, such as ['effective_rank'], or of metrics",
@@ -77,7 +78,8 @@ def check_aggregates(aggregate: Sequence[str]) -> None:
     Raises:
         InvalidArgumentError: If it is a single word, or holds another word than ``"mean"``, ``"min"`` and ``"max"``.
     """
-    if isinstance(aggregate, str) or not set(aggregate) <= {"mean", "min", "max"}:
+    is_several = isinstance(aggregate, Collection) and not isinstance(aggregate, str)
+    if not (is_several and set(aggregate) <= {"mean", "min", "max"}):
         raise InvalidArgumentError(
             f"aggregate={aggregate!r}", "some of 'mean', 'min' and 'max'", "Pass a tuple, such as `('mean', 'max')`"
         )
