@@ -85,7 +85,8 @@ class Decay(AfterStep):
         strength: The factor :math:`\lambda`, at least 0. With ``norm=2`` there is a warning if it exceeds the inverse
             of the learning rate, since steps then lead past the target.
         norm: 1 or 2.
-        toward: ``"zero"`` or ``"initial"``: the weights at construction (or those of a loaded state).
+        toward: ``"zero"`` or ``"initial"``: the weights at construction (or those of a loaded state); those of a
+            parameter that the optimizer gets later, after its first step.
         parameters: The parameters to treat; None treats all.
 
     Raises:
@@ -123,7 +124,10 @@ class Decay(AfterStep):
         self.strength, self.norm, self.toward = strength, norm, toward
         chosen = checked_parameters(parameters)
         self.chosen = None if chosen is None else set(chosen)
-        self.initial = {p: p.detach().clone() for p, _ in self._treated()} if toward == "initial" else {}
+        self.initial: dict[Tensor, Tensor] = {}
+        if toward == "initial":
+            for parameter, _ in self._treated():
+                self._initial(parameter)
         self._has_warned = False
 
     def act(self) -> None:
@@ -135,7 +139,13 @@ class Decay(AfterStep):
                 if self.toward == "zero":
                     _pull(parameter, None, rate, self.norm)
                 else:
-                    _pull(parameter, self.initial[parameter].to(parameter.device), rate, self.norm)
+                    _pull(parameter, self._initial(parameter).to(parameter.device), rate, self.norm)
+
+    def _initial(self, parameter: Tensor) -> Tensor:
+        """Return where a parameter started: at construction, or when the optimizer got it."""
+        if parameter not in self.initial:
+            self.initial[parameter] = parameter.detach().clone()
+        return self.initial[parameter]
 
     def _warn_of_overshoot(self, rate: float | Tensor) -> None:
         """Warn once if a step leads past the target; a learning rate on a device is not read."""
@@ -161,7 +171,7 @@ class Decay(AfterStep):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the initial weights, in the optimizer's order; empty toward zero."""
-        return {"initial": [self.initial[p] for p, _ in self._treated()] if self.toward == "initial" else []}
+        return {"initial": [self._initial(p) for p, _ in self._treated()] if self.toward == "initial" else []}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Decay toward the weights of a saved state from now on.

@@ -161,3 +161,19 @@ def test_a_decay_that_ends_at_its_target_does_not_warn(settings):
 def test_what_holds_no_parameters_is_refused(parameters):
     with pytest.raises(InvalidArgumentError, match=r"parameters(=| with ).*`model.parameters\(\)`.*None takes all"):
         Decay(torch.optim.SGD([parameter()], lr=0.1), 1.0, parameters=parameters)
+
+
+def test_a_parameter_that_comes_later_is_pulled_to_where_it_was_after_its_first_step():
+    first, later = parameter(), parameter()
+    optimizer = torch.optim.SGD([first], lr=0.1)
+    decay = Decay(optimizer, 1.0, toward="initial").attach()
+    optimizer.add_param_group({"params": [later]})
+    for each in (first, later):
+        each.grad = torch.ones(4, dtype=torch.float64)
+    start = torch.tensor(START, dtype=torch.float64)
+    optimizer.step()
+    torch.testing.assert_close(first.detach(), start - 0.1 * 0.9)
+    torch.testing.assert_close(later.detach(), start - 0.1)
+    optimizer.step()
+    torch.testing.assert_close(later.detach(), start - 0.1 - 0.1 * 0.9)
+    assert len(decay.state_dict()["initial"]) == 2
