@@ -13,6 +13,7 @@ from typing_extensions import override
 from lightning_plasticity.avalanche.finding import find_units
 from lightning_plasticity.errors import check_choice, check_seed
 from lightning_plasticity.optim import HesScale, UtilityGate
+from lightning_plasticity.optim.gate import attached_gates
 from lightning_plasticity.optim.gate_arguments import check_per
 from lightning_plasticity.optim.parameters import choose_parameters, warn_untrained
 from lightning_plasticity.optim.settings import Perturbation
@@ -153,6 +154,8 @@ class UPGDPlugin(SupervisedPlugin[Any], supports_distributed=False):
             curvature=self._source,
             seed=self.seed,
         )
+        rivals = [each.gate for each in strategy.plugins if isinstance(each, UPGDPlugin) and each.gate is not None]
+        gate.refuse_overlap([*rivals, *attached_gates(strategy.optimizer)])
         names = {parameter: name for name, parameter in strategy.model.named_parameters()}
         gated = gate.gated()
         warn_untrained(type(self).__name__, {p: name for p, name in names.items() if p in gated})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -66,10 +67,13 @@ def checked_parameters(parameters: object) -> list[Tensor] | None:
     """
     if parameters is None:
         return None
-    found = [] if isinstance(parameters, Tensor) or not isinstance(parameters, Iterable) else list(parameters)
-    if not found or not all(isinstance(each, Tensor) for each in found):
+    is_several = isinstance(parameters, Iterable) and not isinstance(parameters, Tensor)
+    found: list[Any] = [*parameters] if is_several else []  # type: ignore[misc]
+    strangers = [each for each in found if not isinstance(each, Tensor)]
+    if strangers or not found:
+        of_type = "parameters without any" if is_several else f"parameters of type {type(parameters).__name__}"
         raise InvalidArgumentError(
-            f"parameters={parameters!r}" if not found else f"parameters with {found[0]!r} among them",
+            f"parameters with {strangers[0]!r} among them" if strangers else of_type,
             "tensors, such as `model.parameters()`",
             "Pass the parameters themselves, in a list; None takes all",
         )

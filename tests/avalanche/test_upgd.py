@@ -12,7 +12,7 @@ from support.avalanche_runs import Growing, benchmark, mlp
 from torch import nn
 
 from lightning_plasticity.avalanche import ShrinkAndPerturbPlugin, UPGDPlugin
-from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError
+from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError, UnsupportedOptimizerError
 from lightning_plasticity.optim import UPGD, HesScale
 
 
@@ -153,6 +153,12 @@ def test_the_noise_differs_from_step_to_step_and_repeats_with_the_seed():
 def test_values_out_of_range_are_refused_before_any_training(plugin, name, value):
     with pytest.raises(InvalidArgumentError, match=re.escape(f"{name}={value!r}")):
         plugin(**{name: value})
+
+
+def test_two_plugins_that_gate_the_same_parameters_are_refused_and_those_of_different_ones_are_not():
+    train([UPGDPlugin(0.0, include="0.*"), UPGDPlugin(0.0, include="2.*")], experiences=1)
+    with pytest.raises(UnsupportedOptimizerError, match="two gates in front of SGD, which share 2 parameters"):
+        train([UPGDPlugin(0.0, include="0.*"), UPGDPlugin(0.0)], experiences=1)
 
 
 def test_an_example_without_need_of_units_is_refused():
