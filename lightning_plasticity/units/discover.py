@@ -22,7 +22,7 @@ from lightning_plasticity.units.tracing.labels import Labels
 from lightning_plasticity.units.tracing.reasons import branching, left_out
 from lightning_plasticity.units.tracing.rules import label_step
 from lightning_plasticity.units.tracing.sources import Sources
-from lightning_plasticity.units.tracing.trace import run_under_labels
+from lightning_plasticity.units.tracing.trace import check_complete, run_under_labels
 from lightning_plasticity.units.tracing.verdict import Verdict
 from lightning_plasticity.units.unit_map import UnitMap
 
@@ -104,7 +104,8 @@ def _settled(model: nn.Module, forward: Callable[[], Any], names: dict[nn.Module
         sources.restart()
         run = Execution(labels, sources, Frames(names), label_step)
         for training in (False, True):
-            run_under_labels(run, model, forward, training)
+            run_under_labels(run, forward, training)
+        check_complete(run, model)
         follow_back(run)
         labels.settle()
         verdict = Verdict(run, through_norms)

@@ -60,8 +60,8 @@ def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     seen: set[int] = set()
     for module, path in module_names(model).items():
-        for name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) not in seen and not is_lazy(parameter):
+        for name, parameter in module._parameters.items():
+            if parameter is not None and id(parameter) not in seen and not is_lazy(parameter):
                 shapes[f"{path}.{name}" if path else name] = tuple(parameter.shape)
             seen.add(id(parameter))
     return shapes

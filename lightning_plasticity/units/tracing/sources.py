@@ -172,18 +172,15 @@ class Sources:
         self._entries: dict[tuple[Source, Geometry], Tensor] = {}
         seen: set[int] = set()
         for module, path in names.items():
-            own: list[tuple[str, Tensor, bool]] = [
-                (n, p, True) for n, p in module.named_parameters(recurse=False, remove_duplicate=False)
-            ]
-            own += [(n, b, False) for n, b in module.named_buffers(recurse=False, remove_duplicate=False)]
-            for name, tensor, is_parameter in own:
-                if id(tensor) not in seen:
-                    seen.add(id(tensor))
-                    own_path = f"{path}.{name}" if path else name
-                    trainable = tensor.requires_grad
-                    source = Source(own_path, module, name, tensor.detach(), is_parameter, trainable)
-                    self.all.append(source)
-                    self._at.setdefault(storage_key(tensor), []).append(source)
+            for own, is_parameter in ((module._parameters, True), (module._buffers, False)):
+                for name, tensor in own.items():
+                    if tensor is not None and id(tensor) not in seen:
+                        seen.add(id(tensor))
+                        own_path = f"{path}.{name}" if path else name
+                        trainable = tensor.requires_grad
+                        source = Source(own_path, module, name, tensor.detach(), is_parameter, trainable)
+                        self.all.append(source)
+                        self._at.setdefault(storage_key(tensor), []).append(source)
 
     def restart(self) -> None:
         """Forget what the last runs did with the sources; keep their labels."""
@@ -191,9 +188,9 @@ class Sources:
         for source in self.all:
             source.restart()
 
-    def find(self, tensor: Tensor) -> Source | None:
-        """Return the source that ``tensor`` is, or is a view of."""
-        here = self._at.get(storage_key(tensor))
+    def find(self, tensor: Tensor, key: int | None = None) -> Source | None:
+        """Return the source that ``tensor`` is, or is a view of; ``key`` is that of its storage, if it is known."""
+        here = self._at.get(storage_key(tensor) if key is None else key)
         if here is None:
             return None
         if len(here) == 1:
@@ -242,12 +239,16 @@ class Sources:
         )
         if exact not in self._known:
             starts = _starts(view, rows)
-            have, ids = self._extended((owner, along), starts)
-            self._known[exact] = ids[torch.searchsorted(have, starts)]
+            have, ids = self._extended((owner, along), starts.reshape(-1))
+            whole = torch.equal(have, starts.reshape(-1))  # as a rule
+            self._known[exact] = ids.reshape(starts.shape) if whole else ids[torch.searchsorted(have, starts)]
         return self._known[exact]
 
     def _extended(self, whose: tuple[object, Orientation], starts: Tensor) -> tuple[Tensor, Tensor]:
         """Return the addresses of all known rows, rising, with their labels; ``starts`` are among them."""
+        if whose not in self._rows and bool((starts[1:] > starts[:-1]).all()):
+            self._rows[whose] = starts, self.labels.fresh(len(starts))
+            return self._rows[whose]
         missing = starts.unique()  # type: ignore[no-untyped-call]
         have, ids = self._rows.get(whose, (missing[:0], missing[:0]))
         missing = missing[~torch.isin(missing, have)] if len(have) else missing
