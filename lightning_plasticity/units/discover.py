@@ -99,9 +99,10 @@ def _settled(model: nn.Module, forward: Callable[[], Any], names: dict[nn.Module
     """Run the model under labels until no unit is lost for the fault of another."""
     labels = Labels()
     sources = Sources(model, labels, names)
-    for _ in range(_MOST_PASSES):
-        labels.restart()
-        sources.restart()
+    for again in range(_MOST_PASSES):
+        if again:
+            labels.restart()
+            sources.restart()
         run = Execution(labels, sources, Frames(names), label_step)
         for training in (False, True):
             run_under_labels(run, forward, training)

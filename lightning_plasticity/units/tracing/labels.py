@@ -85,9 +85,11 @@ class Labels:
         self.shifted = torch.zeros(capacity, dtype=torch.long)
         self.edges: list[tuple[Tensor, Tensor]] = []
 
-    def _grow(self, capacity: int) -> None:
+    def reserve(self, capacity: int) -> None:
+        """Make room for ``capacity`` labels, if there is less."""
         have = len(self.off)
-        capacity = max(capacity, 2 * have)
+        if capacity <= have:
+            return
         self.root = torch.cat([self.root, torch.arange(have, capacity)])
         for name in _COLUMNS:
             old = getattr(self, name)
@@ -100,7 +102,7 @@ class Labels:
         """Return ``number`` new labels, ``[number]``."""
         first, self.count = self.count, self.count + number
         if self.count > len(self.off):
-            self._grow(self.count)
+            self.reserve(max(self.count, 2 * len(self.off)))
         self.soft[first : self.count] = soft
         self.mixture[first : self.count] = mixture
         self.hard_class[first : self.count] = not (soft or mixture)

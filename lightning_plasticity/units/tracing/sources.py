@@ -181,6 +181,8 @@ class Sources:
                         source = Source(own_path, module, name, tensor.detach(), is_parameter, trainable)
                         self.all.append(source)
                         self._at.setdefault(storage_key(tensor), []).append(source)
+        expected = sum(_expected_labels(source.tensor) for source in self.all)
+        labels.reserve(expected + expected // 4)  # some are made from others
 
     def restart(self) -> None:
         """Forget what the last runs did with the sources; keep their labels."""
@@ -257,6 +259,12 @@ class Sources:
             ids = torch.cat([ids, self.labels.fresh(len(missing))])[order]
             self._rows[whose] = have, ids
         return have, ids
+
+
+def _expected_labels(tensor: Tensor) -> int:
+    """Return how many labels a parameter or buffer has as a rule: of all entries, or of the rows of a weight."""
+    by_entry = tensor.ndim < 2 or tensor.shape[1] == 1  # such as the kernels of a depthwise convolution
+    return tensor.numel() if by_entry else tensor.shape[0]
 
 
 def orientation(source: Source, view: Tensor, dims: list[int]) -> Orientation:
