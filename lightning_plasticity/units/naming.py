@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from lightning_plasticity.units.group import UnitGroup
 
-_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Names under which torch's own wrappers (compile, FSDP, activation checkpointing) keep what they wrap."""
 
 
@@ -32,6 +32,8 @@ def module_names(model: nn.Module) -> dict[nn.Module, str]:
 def _without_wrappers(name: str, transparent: set[str]) -> str:
     """Return the name of a module without the parts that wrappers add; ``transparent`` keep a model as ``module``."""
     parts = name.split(".")
+    if not transparent and _WRAPPERS.isdisjoint(parts):
+        return name
     kept = [
         part
         for i, part in enumerate(parts)

@@ -15,10 +15,6 @@ from lightning_plasticity.units.naming import module_names
 from lightning_plasticity.units.writing import is_sharded
 
 
-def _never(_: object) -> bool:
-    return False
-
-
 @dataclass(frozen=True)
 class _Refusal:
     """What cannot be taken apart: the three parts of the message, and how its modules or its tensors are recognised."""
@@ -26,8 +22,8 @@ class _Refusal:
     found: str
     expected: str
     remedy: str
-    of_type: Callable[[type[nn.Module]], bool] = _never
-    of_tensor: Callable[[Tensor], bool] = _never
+    of_type: Callable[[type[nn.Module]], bool] | None = None
+    of_tensor: Callable[[Tensor], bool] | None = None
 
 
 def check_model(model: nn.Module) -> None:
@@ -54,9 +50,9 @@ def check_model(model: nn.Module) -> None:
         if tensor is not None
     ]
     for refusal in _REFUSALS:
-        refused_types = {kind for kind in types if refusal.of_type(kind)}
-        refused = [module for module in modules if type(module) in refused_types] if refused_types else []
-        refused += [module for module, tensor in held if refusal.of_tensor(tensor)]
+        kinds = {kind for kind in types if refusal.of_type(kind)} if refusal.of_type else set()
+        refused = [module for module in modules if type(module) in kinds] if kinds else []
+        refused += [module for module, tensor in held if refusal.of_tensor(tensor)] if refusal.of_tensor else []
         if refused:
             names = module_names(model)
             found = [f"{names[module]!r}" if names[module] else "the model itself" for module in dict.fromkeys(refused)]

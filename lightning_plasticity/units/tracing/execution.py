@@ -165,11 +165,6 @@ class Execution:
         """Set the labels of ``tensor``, which depends on the example; None for nobody."""
         if labels is None and self.is_data(tensor):
             labels = torch.full([1] * tensor.ndim, NOBODY)
-        if labels is not None:
-            fits = labels.ndim == tensor.ndim and all(
-                n in {1, m} for n, m in zip(labels.shape, tensor.shape, strict=True)
-            )
-            assert fits, f"labels {tuple(labels.shape)} for a tensor {tuple(tensor.shape)}"  # noqa: S101 - our own bug
         self.shadow.put(tensor, labels)
 
     def meet(self, a: Tensor | None, b: Tensor | None, manner: Manner = PRODUCT) -> Tensor | None:

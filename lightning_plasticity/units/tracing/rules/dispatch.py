@@ -131,7 +131,15 @@ def _conclude(run: Execution, call: Call) -> list[Tensor | None]:
         return views.follow(run, call)
     rule: Rule = rule_of(call) or unknown
     labels = rule(run, call)
-    return labels if isinstance(labels, list) else [labels]
+    found = labels if isinstance(labels, list) else [labels]
+    assert all(map(_fits, found, call.outs)), f"labels of a wrong shape for {call.name}"  # noqa: S101 - our own bug
+    return found
+
+
+def _fits(labels: Tensor | None, tensor: Tensor) -> bool:
+    return labels is None or (
+        labels.ndim == tensor.ndim and all(n in {1, m} for n, m in zip(labels.shape, tensor.shape, strict=True))
+    )
 
 
 def _key(run: Execution, call: Call, seen: list[Seen]) -> Hashable | None:
@@ -139,12 +147,4 @@ def _key(run: Execution, call: Call, seen: list[Seen]) -> Hashable | None:
     identities = [each.identity for each in seen]
     if run.tape.is_labelling or None in identities:
         return None
-    given = tuple(_plain(value) for value in (*call.args, *call.kwargs.items()))
-    return call.func, tuple(t.shape for t in call.outs), tuple(identities), given
-
-
-def _plain(value: Any) -> Hashable:
-    """Return an argument as it may stand in a key; for tensors, of which the key tells more, that there is one."""
-    if isinstance(value, (list, tuple)):
-        return tuple(map(_plain, value))
-    return Tensor if isinstance(value, Tensor) else value
+    return call.func, tuple(t.shape for t in call.outs), tuple(identities), call.options, tuple(call.kwargs)
