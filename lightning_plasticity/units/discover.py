@@ -21,7 +21,7 @@ from lightning_plasticity.units.tracing.grouping import groups_of
 from lightning_plasticity.units.tracing.labels import Labels
 from lightning_plasticity.units.tracing.reasons import branching, left_out
 from lightning_plasticity.units.tracing.rules import label_step
-from lightning_plasticity.units.tracing.sources import Sources
+from lightning_plasticity.units.tracing.sources import Sources, expected_labels
 from lightning_plasticity.units.tracing.trace import check_complete, run_under_labels
 from lightning_plasticity.units.tracing.verdict import Verdict
 from lightning_plasticity.units.unit_map import UnitMap
@@ -97,7 +97,7 @@ def discover_units(
 
 def _settled(model: nn.Module, forward: Callable[[], Any], names: dict[nn.Module, str], through_norms: bool) -> Verdict:
     """Run the model under labels until no unit is lost for the fault of another."""
-    labels = Labels()
+    labels = Labels(expected_labels(names))
     sources = Sources(model, labels, names)
     for again in range(_MOST_PASSES):
         if again:

@@ -50,16 +50,17 @@ def groups_of(verdict: Verdict) -> list[UnitGroup]:
         return []
     number = torch.full(verdict.good.shape, -1)
     number[good] = torch.arange(len(good))
-    order, sizes = _in_groups(verdict.entries, [number[entry.owners] for entry in verdict.entries], len(good))
+    lengths = [entry.owners.numel() for entry in verdict.entries]
+    owners = torch.cat([entry.owners.reshape(-1) for entry in verdict.entries])
+    order, sizes = _in_groups(verdict.entries, torch.split_with_sizes(number[owners], lengths), len(good))
     number[good[order]] = torch.arange(len(good))  # from now on the units of a group are neighbours
     starts = [0, *torch.tensor(sizes).cumsum(0).tolist()]
     groups = [_Group(start, size) for start, size in zip(starts, sizes, strict=False)]
     by_group = _ByGroup(torch.arange(len(groups)).repeat_interleave(torch.tensor(sizes)))
-    for entry in verdict.entries:
-        owned = number[entry.owners]
-        for g, _, where in by_group.of(owned.reshape(-1)):
+    for entry, owned in zip(verdict.entries, torch.split_with_sizes(number[owners], lengths), strict=True):
+        for g, _, where in by_group.of(owned):
             room = entry.role or ("bias" if entry.kind == "bias" else "norm")
-            groups[g].slots[room].append((entry, _slot(entry, list(owned.shape), where.reshape(sizes[g], -1))))
+            groups[g].slots[room].append((entry, _slot(entry, where.reshape(sizes[g], -1))))
     for tap in sorted(verdict.run.taps, key=lambda candidate: candidate.where):  # inputs first
         for g, units, where in by_group.of(number[verdict.unit[tap.labels]]):
             group = groups[g]
@@ -100,12 +101,12 @@ def _in_groups(entries: Sequence[Entry], owned: Sequence[Tensor], total: int) ->
 
     Args:
         entries: The tensors in their roles.
-        owned: The unit of every entry of each, -1 for none.
+        owned: The unit of every entry of each, flattened, -1 for none.
         total: The number of units.
     """
     which = _alike(owned, total)
     writers = sorted((e.time, i) for i, e in enumerate(entries) if e.role == "in")
-    rows = torch.cat([owned[i].reshape(-1) for _, i in writers])
+    rows = torch.cat([owned[i] for _, i in writers])
     rows = rows[rows >= 0]
     never = len(rows)
     written = torch.full((total,), never).scatter_reduce(0, rows, torch.arange(never), "amin")  # when each is at first
@@ -120,7 +121,7 @@ def _alike(owned: Sequence[Tensor], total: int) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     keys = torch.randint(-(2**62), 2**62, (len(owned),), generator=generator)
     keys = keys.repeat_interleave(torch.tensor([o.numel() for o in owned]))
-    units = torch.cat([o.reshape(-1) for o in owned])
+    units = torch.cat([*owned])
     of_units = units >= 0
     sums = torch.zeros(total, dtype=torch.long)  # sums of random keys: equal for units that own the same only
     sums.index_add_(0, units[of_units], keys[of_units])
@@ -169,15 +170,14 @@ def _numbers(group: _Group) -> Tensor:
     return torch.arange(group.start, group.start + group.size)
 
 
-def _slot(entry: Entry, shape: list[int], where: Tensor) -> Slot:
+def _slot(entry: Entry, where: Tensor) -> Slot:
     """Return the slot of a group in one tensor.
 
     Args:
         entry: The tensor.
-        shape: The compact shape in which units were told apart.
-        where: Where each unit stands in it, flattened, ``[U, K]``.
+        where: Where each unit stands among the owners of its entries, which are compact, flattened, ``[U, K]``.
     """
-    source = entry.source
+    source, shape = entry.source, entry.owners.shape
     dims = tuple(d for d, n in enumerate(shape) if n > 1)
     if not dims:  # one unit owns everything
         single = [d for d in range(len(shape)) if source.tensor.shape[d] == 1] or [0]

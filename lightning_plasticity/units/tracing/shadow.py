@@ -54,7 +54,7 @@ def compact(labels: Tensor) -> Tensor:
     for dim in range(labels.ndim):
         if labels.shape[dim] > 1:
             first = labels.narrow(dim, 0, 1)
-            if bool((labels == first).all()):
+            if torch.equal(labels, first.expand_as(labels)):
                 labels = first
     return labels
 

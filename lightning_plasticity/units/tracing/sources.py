@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -154,6 +155,13 @@ def _matching_dims(view: Tensor, tensor: Tensor) -> list[int | None] | None:
     return None if free else dims
 
 
+def expected_labels(modules: Iterable[nn.Module]) -> int:
+    """Return about how many labels a model needs: for the rows of weights, and for the entries of other tensors."""
+    held = (t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None)
+    rows = (t.shape[0] if t.ndim > 1 and t.shape[1] > 1 else t.numel() for t in held)  # or the kernel of one channel
+    return sum(rows) * 5 // 4  # some are made from others
+
+
 class Sources:
     """All parameters and buffers of a model, found by memory.
 
@@ -181,8 +189,6 @@ class Sources:
                         source = Source(own_path, module, name, tensor.detach(), is_parameter, trainable)
                         self.all.append(source)
                         self._at.setdefault(storage_key(tensor), []).append(source)
-        expected = sum(_expected_labels(source.tensor) for source in self.all)
-        labels.reserve(expected + expected // 4)  # some are made from others
 
     def restart(self) -> None:
         """Forget what the last runs did with the sources; keep their labels."""
@@ -259,12 +265,6 @@ class Sources:
             ids = torch.cat([ids, self.labels.fresh(len(missing))])[order]
             self._rows[whose] = have, ids
         return have, ids
-
-
-def _expected_labels(tensor: Tensor) -> int:
-    """Return how many labels a parameter or buffer has as a rule: of all entries, or of the rows of a weight."""
-    by_entry = tensor.ndim < 2 or tensor.shape[1] == 1  # such as the kernels of a depthwise convolution
-    return tensor.numel() if by_entry else tensor.shape[0]
 
 
 def orientation(source: Source, view: Tensor, dims: list[int]) -> Orientation:

@@ -52,7 +52,7 @@ class Verdict:
         labels = self.run.labels
         n = labels.count
         ids = torch.arange(n)
-        root = labels.find(ids)
+        root = labels.find()
         self.unit = ((root == ids).cumsum(0) - 1)[root]  # of every label; there are fewer units than labels
         units = int(self.unit.max()) + 1
         self.reason = torch.zeros(units, dtype=torch.long)  # why it is none
@@ -79,8 +79,7 @@ class Verdict:
         labels, uses = self.run.labels, self.run.uses.values()
         weights = self._owners([use.labels if use.role == "out" else labels.alive(use.labels) for use in uses])
         self.entries += [
-            Entry(use.source, use.role, "weight", owners, use.time)
-            for use, owners in zip(uses, weights, strict=True)
+            Entry(use.source, use.role, "weight", owners, use.time) for use, owners in zip(uses, weights, strict=True)
         ]
         soft = [source for source in self.run.sources.all if source.elementwise and source.soft is not None]
         carried = self._owners([self.run.sources.entries(source) for source in soft], faultless=True)
@@ -96,8 +95,9 @@ class Verdict:
         owned = flat > FOREIGN
         if faultless:
             owned &= self.run.labels.reason[flat] == 0
-        units = torch.where(owned, self.unit[flat.clamp(min=0)], NOBODY).split([labels.numel() for labels in each])
-        return [compact(part.reshape(labels.shape)) for part, labels in zip(units, each, strict=True)]
+        units = torch.where(owned, self.unit[flat.clamp(min=0)], NOBODY)
+        parts = torch.split_with_sizes(units, [labels.numel() for labels in each])
+        return [compact(part.reshape(labels.shape)) for part, labels in zip(parts, each, strict=True)]
 
     def _mask(self, owners: Tensor) -> Tensor:
         mask = torch.zeros_like(self.coupled)
@@ -175,7 +175,7 @@ class Verdict:
         own = born & (labels.reason[:n] != 0)
         faulty = self._mask(self.unit[own])
         victims = born & ~own & faulty[self.unit]
-        off = torch.zeros_like(labels.off)
+        off = torch.zeros(len(labels.off), dtype=torch.bool)
         if victims.any():
             off[:n] = own
         return off & ~labels.off
