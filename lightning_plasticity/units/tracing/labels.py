@@ -77,7 +77,7 @@ class Labels:
         room = len(self.soft)
         self.root = torch.arange(room)
         self.hard_class = ~(self.soft | self.mixture)
-        self.alone = torch.ones(room, dtype=torch.bool)
+        self.free = self.soft.clone()  # which soft labels have joined nobody yet
         self.reason = torch.zeros(room, dtype=torch.long)
         self.coupled, self.summed, self.offset = (_blank(room, torch.bool) for _ in range(3))
         self.shifted = _blank(room, torch.long)
@@ -94,7 +94,6 @@ class Labels:
             if isinstance(column, Tensor):
                 setattr(self, name, torch.cat([column, column.new_zeros(room - have)]))
         self.root[have:] = torch.arange(have, room)
-        self.hard_class[have:], self.alone[have:] = True, True
 
     def fresh(self, number: int, *, soft: bool = False, mixture: bool = False) -> Tensor:
         """Return ``number`` new labels, ``[number]``."""
@@ -102,6 +101,7 @@ class Labels:
         if self.count > len(self.root):
             self._grow(max(self.count, 2 * len(self.root)))
         self.soft[first : self.count] = soft
+        self.free[first : self.count] = soft
         self.mixture[first : self.count] = mixture
         self.hard_class[first : self.count] = not (soft or mixture)
         return torch.arange(first, self.count)
@@ -136,7 +136,7 @@ class Labels:
             ra, rb = self.find(a), self.find(b)
             if torch.equal(ra, rb):
                 return ra
-            self.alone[ra], self.alone[rb] = False, False
+            self.free[ra], self.free[rb] = False, False
             low, high = torch.minimum(ra, rb), torch.maximum(ra, rb)
             self.root.scatter_reduce_(0, high, low, "amin")
             hard = self.hard_class[high] | self.hard_class[low]
@@ -155,14 +155,14 @@ class Labels:
             Whether it was so; if not, nothing has changed.
         """
         hard = (units > FOREIGN) & ~(self.soft[units] | self.mixture[units])
-        if not (hard.all() and (self.soft[soft] & self.alone[soft]).all()):
+        if not (hard.all() and self.free[soft].all()):
             return False
         root = self.find(units).expand(soft.shape)
         self.root[soft] = root
         if not torch.equal(self.root[soft], root):
             self.root[soft] = soft
             return False
-        self.alone[soft], self.alone[root] = False, False
+        self.free[soft] = False
         return True
 
     def rank(self, ids: Tensor, *, adds: bool) -> Tensor:
