@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import nn
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import InvalidArgumentError, check_flags
 from lightning_plasticity.units.example import ExampleInputs, how_to_run
 from lightning_plasticity.units.naming import module_names, with_unique_names
 from lightning_plasticity.units.refusals import check_model, unwrapped
@@ -63,7 +63,7 @@ def discover_units(
         The groups in the order in which the model computes them, and the layers left out, each with the reason.
 
     Raises:
-        InvalidArgumentError: If ``residual`` is neither of its values, or ``example_inputs`` are none.
+        InvalidArgumentError: If ``residual``, ``through_norms`` or ``example_inputs`` are none.
         UnsupportedModelError: If the model cannot be run on the example.
 
     Example:
@@ -79,6 +79,7 @@ def discover_units(
         raise InvalidArgumentError(
             f"residual={residual!r}", "'skip' or 'group'", "Pass 'group' to treat residual streams as units like others"
         )
+    check_flags(through_norms=through_norms)
     check_model(model)
     names = module_names(model)
     default = torch.get_default_device()

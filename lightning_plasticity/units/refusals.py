@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError
+from lightning_plasticity.errors import UnsupportedModelError, check_module
 from lightning_plasticity.units.naming import module_names
 from lightning_plasticity.units.writing import is_sharded
 
@@ -37,10 +37,7 @@ def check_model(model: nn.Module) -> None:
         UnsupportedModelError: If it, or a part of it, is scripted, replicated by ``nn.DataParallel``, not built yet, on
             the meta device, made in inference mode, sharded (FSDP1, FSDP2) or DeepSpeed's; all such parts are named.
     """
-    if not isinstance(model, nn.Module):
-        raise InvalidArgumentError(
-            f"model of type {type(model).__name__}", "an nn.Module", "Pass the module whose units are to be found"
-        )
+    check_module(model)
     modules = list(model.modules())
     types = {type(module) for module in modules}
     held = [
