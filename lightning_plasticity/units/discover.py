@@ -21,8 +21,8 @@ from lightning_plasticity.units.tracing.grouping import groups_of
 from lightning_plasticity.units.tracing.labels import Labels
 from lightning_plasticity.units.tracing.reasons import branching, left_out
 from lightning_plasticity.units.tracing.rules import label_step
-from lightning_plasticity.units.tracing.sources import Sources
-from lightning_plasticity.units.tracing.trace import run_under_labels
+from lightning_plasticity.units.tracing.sources import Sources, expected_labels
+from lightning_plasticity.units.tracing.trace import check_complete, run_under_labels
 from lightning_plasticity.units.tracing.verdict import Verdict
 from lightning_plasticity.units.unit_map import UnitMap
 
@@ -98,14 +98,16 @@ def discover_units(
 
 def _settled(model: nn.Module, forward: Callable[[], Any], names: dict[nn.Module, str], through_norms: bool) -> Verdict:
     """Run the model under labels until no unit is lost for the fault of another."""
-    labels = Labels()
+    labels = Labels(expected_labels(names))
     sources = Sources(model, labels, names)
-    for _ in range(_MOST_PASSES):
-        labels.restart()
-        sources.restart()
+    for again in range(_MOST_PASSES):
+        if again:
+            labels.restart()
+            sources.restart()
         run = Execution(labels, sources, Frames(names), label_step)
         for training in (False, True):
-            run_under_labels(run, model, forward, training)
+            run_under_labels(run, forward, training)
+        check_complete(run, model)
         follow_back(run)
         labels.settle()
         verdict = Verdict(run, through_norms)
