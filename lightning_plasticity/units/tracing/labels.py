@@ -65,7 +65,7 @@ class Labels:
     def __init__(self, room: int = 2**16) -> None:
         self.count = 2
         room = max(room, self.count)
-        self.soft, self.mixture = (torch.zeros(room, dtype=torch.bool) for _ in range(2))
+        self.hard, self.soft, self.mixture = (torch.zeros(room, dtype=torch.bool) for _ in range(3))
         self.off, self.statistic = (_blank(room, torch.bool) for _ in range(2))
         self.why, self.off_reason, self.core, self.core_beside = (_blank(room, torch.long) for _ in range(4))
         self.reasons = [""]
@@ -76,7 +76,7 @@ class Labels:
         """Forget unions and faults; keep the ids and what is switched off."""
         room = len(self.soft)
         self.root = torch.arange(room)
-        self.hard_class = ~(self.soft | self.mixture)
+        self.hard_class = self.hard.clone()
         self.free = self.soft.clone()  # which soft labels have joined nobody yet
         self.reason = torch.zeros(room, dtype=torch.long)
         self.coupled, self.summed, self.offset = (_blank(room, torch.bool) for _ in range(3))
@@ -100,6 +100,7 @@ class Labels:
         first, self.count = self.count, self.count + number
         if self.count > len(self.root):
             self._grow(max(self.count, 2 * len(self.root)))
+        self.hard[first : self.count] = not (soft or mixture)
         self.soft[first : self.count] = soft
         self.free[first : self.count] = soft
         self.mixture[first : self.count] = mixture
@@ -154,8 +155,7 @@ class Labels:
         Returns:
             Whether it was so; if not, nothing has changed.
         """
-        hard = (units > FOREIGN) & ~(self.soft[units] | self.mixture[units])
-        if not (hard.all() and self.free[soft].all()):
+        if not (self.hard[units].all() and self.free[soft].all()):
             return False
         root = self.find(units).expand(soft.shape)
         self.root[soft] = root

@@ -32,7 +32,12 @@ class Origin(enum.Enum):
 
 def geometry(tensor: Tensor) -> Geometry:
     """Return what addresses the numbers of ``tensor`` in its storage."""
-    return tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()), tensor.element_size()
+    return tensor.shape, tensor.stride(), int(tensor.storage_offset()), tensor.element_size()
+
+
+def _last(here: Geometry) -> int:
+    """Return the address of the last number."""
+    return here[2] + sum((n - 1) * s for n, s in zip(*here[:2], strict=True))
 
 
 def storage_key(tensor: Tensor) -> int:
@@ -119,14 +124,14 @@ class Shadow:
     def __init__(self, on_reinterpret: Callable[[Tensor], None] = lambda labels: None) -> None:
         self._stores: dict[int, _Store] = {}
         self._known: dict[Hashable, Tensor] = {}
+        self._ones: set[int] = set()  # the identities of the known
         self._on_reinterpret = on_reinterpret  # told the labels of memory that is read as another dtype
 
     def _store(self, tensor: Tensor, key: int, here: Geometry, origin: Origin) -> _Store:
         store = self._stores.get(key)
         if store is None:
             numel = tensor.untyped_storage().nbytes() // tensor.element_size()
-            last = here[2] + sum((n - 1) * s for n, s in zip(*here[:2], strict=True)) + 1
-            whole = tensor.numel() == last == numel
+            whole = tensor.numel() == numel and (tensor.is_contiguous() or _last(here) == numel - 1)
             base = here if whole else ((numel,), (1,), 0, here[3])
             store = self._stores[key] = _Store(_reference(tensor), base, origin)
         return store
@@ -189,9 +194,11 @@ class Shadow:
 
     def _one(self, labels: Tensor | None) -> Tensor | None:
         """Return the one tensor that stands for all ``labels`` of these values, so that equal ones are identical."""
-        if labels is None or labels.numel() > _LARGEST_COMPARED:
+        if labels is None or id(labels) in self._ones or labels.numel() > _LARGEST_COMPARED:
             return labels
-        return self._known.setdefault((labels.shape, labels.numpy().tobytes()), labels)
+        one = self._known.setdefault((labels.shape, labels.numpy().tobytes()), labels)
+        self._ones.add(id(one))
+        return one
 
     @staticmethod
     def _flat(store: _Store, tensor: Tensor) -> Tensor:

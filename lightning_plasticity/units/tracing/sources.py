@@ -284,7 +284,7 @@ def orientation(source: Source, view: Tensor, dims: list[int]) -> Orientation:
 def _starts(tensor: Tensor, dims: list[int]) -> Tensor:
     """Return the addresses of the rows of ``tensor``, in the compact shape that has size 1 except along ``dims``."""
     address = torch.tensor(tensor.storage_offset())
-    for dim in dims:
+    for dim in (d for d in dims if tensor.shape[d] > 1):
         shape = [-1 if d == dim else 1 for d in range(tensor.ndim)]
         address = address + (torch.arange(tensor.shape[dim]) * tensor.stride(dim)).reshape(shape)
     return address.reshape([tensor.shape[d] if d in dims else 1 for d in range(tensor.ndim)])
