@@ -99,12 +99,8 @@ class UPGDPlugin(SupervisedPlugin[Any], supports_distributed=False):
         if self.gate is None:
             self._source = None if self.curvature is None else HesScale(strategy.model)
             self.gate = self._make_gate(strategy)
-        if self.gate.optimizer is not strategy.optimizer:
-            self.gate.rebind(strategy.optimizer)
-        if not self._has_chosen and self.per == "unit":
-            self.gate.regroup(self._units(strategy))
-        elif not self._has_chosen:
-            self.gate.choose(self._parameters(strategy))
+        elif not self._has_chosen or self.gate.optimizer is not strategy.optimizer:
+            self._go_on(self.gate, strategy)
         self._has_chosen = True
 
     @override
@@ -145,7 +141,6 @@ class UPGDPlugin(SupervisedPlugin[Any], supports_distributed=False):
     def _make_gate(self, strategy: Any) -> UtilityGate:
         units = self._units(strategy) if self.per == "unit" else None
         parameters = self._parameters(strategy) if self.per == "weight" else None
-        self._has_chosen = True
         gate = UtilityGate(
             strategy.optimizer,
             **asdict(self.settings),
@@ -160,6 +155,16 @@ class UPGDPlugin(SupervisedPlugin[Any], supports_distributed=False):
         gated = gate.gated()
         warn_untrained(type(self).__name__, {p: name for p, name in names.items() if p in gated})
         return gate
+
+    def _go_on(self, gate: UtilityGate, strategy: Any) -> None:
+        """Choose among what the model and its optimizer have become; nothing of what was chosen before may be left."""
+        if self.per == "unit":
+            gate.regroup(self._units(strategy))
+            gate.rebind(strategy.optimizer)
+        else:
+            gate.choose(None)
+            gate.rebind(strategy.optimizer)
+            gate.choose(self._parameters(strategy))
 
     def _units(self, strategy: Any) -> UnitMap:
         return find_units(strategy, self.example_input, self.include, self.exclude)

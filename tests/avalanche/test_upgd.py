@@ -32,6 +32,13 @@ def train(plugins, optimizer=None, experiences=2, lr=0.05, model=None, criterion
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
+class NewOptimizer(SupervisedPlugin):
+    """Begins every experience with a new optimizer."""
+
+    def before_training_exp(self, strategy, *args, **kwargs):
+        strategy.optimizer = torch.optim.SGD(strategy.model.parameters(), lr=0.05)
+
+
 def test_before_sgd_the_plugin_is_the_optimizer_upgd():
     plugin = UPGDPlugin(noise_std=0.01, decay_rate=0.9, seed=3)
     gated = train([plugin])
@@ -59,10 +66,6 @@ def test_units_that_are_as_before_keep_their_utilities_in_the_next_experience():
 
 
 def test_another_optimizer_goes_on_with_the_utilities_and_the_noise():
-    class NewOptimizer(SupervisedPlugin):
-        def before_training_exp(self, strategy, *args, **kwargs):
-            strategy.optimizer = torch.optim.SGD(strategy.model.parameters(), lr=0.05)
-
     settings = {"noise_std": 0.01, "decay_rate": 0.9, "seed": 3}
     same, other = train([UPGDPlugin(**settings)]), train([NewOptimizer(), UPGDPlugin(**settings)])
     assert all(torch.equal(same[name], other[name]) for name in same)
@@ -94,6 +97,13 @@ def test_patterns_choose_parameters_and_units():
     units = train([plugin], experiences=1)
     assert list(plugin.gate.state_dict()["units"]) == ["2"]
     assert not torch.equal(units["2.weight"], plain["2.weight"])
+
+
+def test_only_the_head_can_be_gated_although_it_is_another_one_in_every_experience():
+    plugin, model = UPGDPlugin(0.0, include="head.*", seed=0), Growing()
+    train([NewOptimizer(), plugin], model=model, experiences=3)
+    assert plugin.gate.gated() == {model.head.classifier.weight, model.head.classifier.bias}
+    assert plugin.gate.gates.memory[model.head.classifier.weight]["step"] == 8
 
 
 @pytest.mark.parametrize("include", [None, "*.weight"])
