@@ -129,6 +129,12 @@ def self_contained(box: Sandbox, group: UnitGroup, units: Tensor) -> bool | None
     with box.edited():
         silence(box, chosen)
         (before,) = _activations(box, chosen, frozen).values()
+        cut(box, chosen)
+        (unread,) = _activations(box, chosen, frozen.replay()).values()
+    if not before:
+        return None
+    if not group.residual and moved_units(before, unread, box.tolerance).any():
+        return False  # what is said to read the units writes some of them
     with box.shaken(), box.edited():
         silence(box, chosen)
         (after,) = _activations(box, chosen, frozen.replay()).values()
@@ -139,29 +145,51 @@ def self_contained(box: Sandbox, group: UnitGroup, units: Tensor) -> bool | None
         return False
     if len(group.outgoing) == 1:
         return True
-    return None if group.size == 1 else any(_are_read_alike(box, group) for _ in range(_PAIRS))
+    verdicts = [_is_read_alike(box, group, units, slot) for slot in group.outgoing]
+    return False if False in verdicts else None if None in verdicts else True
 
 
-def _are_read_alike(box: Sandbox, group: UnitGroup) -> bool:
-    """Return whether two silent neighbours can exchange their outgoing slots."""
-    pair, frozen = neighbours(box, group), FrozenStatistics()
-    if len(pair.unique()) < 2:  # type: ignore[no-untyped-call]
-        return False
+def _is_read_alike(box: Sandbox, group: UnitGroup, units: Tensor, slot: Slot) -> bool | None:
+    """Return whether ``slot`` adds nothing while ``units`` are silent, or the same for every unit: the two of a pair.
+
+    None if nothing was added by any pair that was tried. One pair is enough, as others may differ in place.
+    """
+    if not _adds(box, group, units, slot):
+        return True
+    verdict = None
+    for first in units[box.choose(len(units), _PAIRS)].tolist() if group.size > 1 else []:
+        pair = torch.tensor([first, first ^ 1 if first ^ 1 < group.size else first - 1])  # likely of the same head
+        if _adds(box, group, pair, slot):
+            verdict = not _tells_apart(box, group, pair, slot)
+        if verdict:
+            break
+    return verdict
+
+
+def _adds(box: Sandbox, group: UnitGroup, units: Tensor, slot: Slot) -> bool:
+    """Return whether ``slot`` adds something to the output while ``units`` are silent."""
+    frozen = FrozenStatistics()
+    with box.edited():
+        silence(box, [(group, units)])
+        before = box.run(frozen)
+        box.fill([slot], units, 0.0)
+        return not difference(before, box.run(frozen.replay())) <= box.tolerance
+
+
+def _tells_apart(box: Sandbox, group: UnitGroup, pair: Tensor, slot: Slot) -> bool:
+    """Return whether it makes a difference that two silent units exchange their entries of ``slot``."""
+    frozen = FrozenStatistics()
     with box.edited():
         silence(box, [(group, pair)])
         before = box.run(frozen)
-        box.swap(group.outgoing, pair[:1], pair[1:])
-        return difference(before, box.run(frozen.replay())) <= box.tolerance
-
-
-def neighbours(box: Sandbox, group: UnitGroup) -> Tensor:
-    """Return two units, the first of them at an even place: likely of the same head, or group of channels."""
-    first = 2 * box.choose(max(1, group.size // 2), 1)
-    return torch.cat([first, (first + 1) % group.size])
+        box.swap([slot], pair[:1], pair[1:])
+        return not difference(before, box.run(frozen.replay())) <= box.tolerance
 
 
 def disjoint(box: Sandbox, group: UnitGroup) -> list[str]:
-    """Return the slots in which units share entries, or all of whose entries are outgoing ones of the same unit.
+    """Return the slots in which units share entries, or in which one that writes a unit is also said to read it.
+
+    A residual stream may do so, but not with all entries of a slot: ``x + linear(x)`` has one such weight per unit.
 
     Args:
         box: The model; it does not run.
@@ -175,11 +203,10 @@ def disjoint(box: Sandbox, group: UnitGroup) -> list[str]:
     with box.edited():
         box.fill(group.incoming, one, 1.0)
         box.fill(group.outgoing, one, 0.0)
-        problems += [
-            f"{slot.path}: its entries are read where they are written (tied weights)"
-            for slot in group.incoming
-            if not slot.gather(one).any()
-        ]
+        for slot in group.incoming:
+            read = slot.gather(one) == 0
+            if read.all() if group.residual else read.any():
+                problems.append(f"{slot.path}: its entries are read where they are written (tied weights)")
     return problems
 
 

@@ -31,6 +31,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import combinations
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +55,7 @@ from lightning_plasticity.units.proof.report import UnitProof, UnitProofs
 from lightning_plasticity.units.proof.sandbox import Sandbox, sandbox
 from lightning_plasticity.units.unit_map import UnitMap
 
-_BITS = 4
+_ROUNDS, _CHANGED = 5, 2
 _SCALES = (1.0, 10.0)
 _CONNECTED = 4
 
@@ -213,7 +214,7 @@ class _Rounds:
             for together in filter(None, self._apart(chosen, "exclusive")):
                 self._prove_exclusive(together)
         for group in self.groups:
-            if group.tap is None:
+            if group.tap is None or not self.proofs[group.name].independent:
                 self.proofs[group.name].tapped = None
             elif group.name not in self.seen:
                 self.proofs[group.name].refute("tapped", "redrawn, the units do not change the tapped activation")
@@ -223,16 +224,18 @@ class _Rounds:
         large = [group for group in self.groups if group.size >= _CONNECTED]
         units = {group.name: self.box.choose(group.size, self.samples) for group in large}
         codes = {name: self._codes(len(chosen)) for name, chosen in units.items()}
-        for bit in range(_BITS):
-            chosen = [(group, units[group.name][(codes[group.name] >> bit) % 2 == 1]) for group in large]
+        for number in range(_ROUNDS):
+            chosen = [(group, units[group.name][codes[group.name][:, number]]) for group in large]
             yield [(group, some) for group, some in chosen if len(some)]
         for group in self.groups:
             if group.size < _CONNECTED:
                 yield from ([(group, unit[None])] for unit in self.box.choose(group.size, group.size))
 
     def _codes(self, count: int) -> Tensor:
-        most = 2**_BITS - 1
-        return torch.cat([1 + self.box.choose(most, most) for _ in range(0, count, most)])[:count]
+        """Return for each unit in which rounds it is changed, ``[count, rounds]``; equal codes are as rare as can be."""
+        codes = torch.tensor([[i in code for i in range(_ROUNDS)] for code in combinations(range(_ROUNDS), _CHANGED)])
+        most = len(codes)
+        return torch.cat([codes[self.box.choose(most, most)] for _ in range(0, count, most)])[:count]
 
     def _apart(self, chosen: Chosen, law: str) -> Iterator[Chosen]:
         """Yield what to check together: all groups without a fault, then each faulty one alone, unless of this law."""
