@@ -6,15 +6,18 @@ so that the user's own numbers are never touched; leaving it swaps them back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_plasticity.units.example import ExampleInputs, how_to_run
+from lightning_plasticity.units.proof.batch_norm import MeasuredStatistics
+from lightning_plasticity.units.proof.comparison import difference
+from lightning_plasticity.units.proof.computed_weights import ComputedWeights
 from lightning_plasticity.units.proof.precision import Promotion
 from lightning_plasticity.units.refusals import check_model, unwrapped
 from lightning_plasticity.units.restoring import (
@@ -56,18 +59,30 @@ class Sandbox:
         self.runs = 0
         self._undo: list[tuple[Slot, Tensor, Tensor]] = []
         self._sizes: dict[int, float] = {}
+        self._outputs: list[Tensor] = []
 
-    def run(self, *modes: TorchDispatchMode) -> list[Tensor]:
+    def run(self, *modes: AbstractContextManager[Any]) -> list[Tensor]:
         """Run the model once in the chosen mode and return every tensor of its output, detached.
 
+        A model that fails with changed entries, say because it checks that a deviation is positive, returns NaN.
+
         Args:
-            modes: Dispatch modes that watch or change the run.
+            modes: Modes that watch or change the run.
 
         Returns:
             The tensors of the output in a fixed order.
         """
-        with torch.no_grad(), self.running(*modes):
-            return [tensor.detach().clone() for tensor in tensors_in(self.call())]
+        try:
+            with torch.no_grad(), self.running(*modes):
+                return [tensor.detach().clone() for tensor in tensors_in(self.call())]
+        except Exception:
+            if not self._undo:
+                raise
+            return [torch.full_like(tensor, torch.nan) for tensor in self._outputs if tensor.is_floating_point()]
+
+    def is_finite(self, outputs: Sequence[Tensor]) -> bool:
+        """Return whether ``outputs`` are finite wherever those of the first run are."""
+        return not math.isnan(difference(self._outputs, outputs))
 
     @contextmanager
     def running(self, *modes: AbstractContextManager[Any]) -> Generator[None, None, None]:
@@ -88,6 +103,25 @@ class Sandbox:
                 stack.enter_context(mode)
             seed_everything(self.seed)
             yield
+
+    def measure_statistics(self) -> bool:
+        """Give batch norms running statistics that fit what they see in evaluation mode, as training would have done.
+
+        Returns:
+            Whether the model runs, and returns a number wherever it did so far.
+        """
+        statistics, training, self.training = MeasuredStatistics(self.generator), self.training, False
+        try:
+            outputs = self.run(statistics)
+        except Exception:  # whoever runs the model next is told
+            return False
+        finally:
+            self.training = training
+        self._outputs = self._outputs or outputs
+        if not self.is_finite(outputs):
+            return False
+        statistics.write()
+        return True
 
     @contextmanager
     def edited(self) -> Generator[None, None, None]:
@@ -126,11 +160,33 @@ class Sandbox:
             self.assign(slot, one, second)
             self.assign(slot, other, first)
 
-    def silence(self, slots: Iterable[Slot], units: Tensor, constant: float = 0.0, weight: float = 0.0) -> None:
-        """Write zeros, but one as a variance, ``constant`` where the entries are added, and ``weight`` as a weight."""
+    def silence(self, slots: Iterable[Slot], units: Tensor, bias: float = 0.0) -> None:
+        """Write zeros, but one as a variance, and ``bias`` where the entries are added."""
         for slot in slots:
-            value = {"variance": 1.0, "bias": constant, "shift": constant, "weight": weight}.get(slot.kind, 0.0)
-            self.assign(slot, units, value)
+            self.assign(slot, units, {"variance": 1.0, "bias": bias, "shift": bias}.get(slot.kind, 0.0))
+
+    def computed_weights(self, zeroed: Sequence[Tensor] = ()) -> ComputedWeights:
+        """Return what watches the computed weights of this model in a run, and sets entries of them to zero."""
+        return ComputedWeights((*self.model.parameters(), *self.model.buffers()), zeroed)
+
+    def redraw_weights(self) -> None:
+        """Mix every trainable parameter with random entries of its size, for good, if the model can run with them.
+
+        What holds of units holds with any weights; a unit that is dead, and hides a mistake, is not so with all.
+        """
+        state, root = self.generator.get_state(), math.sqrt(2)
+        for values, noise in self._with_noise():
+            values.add_(noise).div_(root)
+        if not self.measure_statistics():
+            self.generator.set_state(state)
+            for values, noise in self._with_noise():
+                values.mul_(root).sub_(noise)
+
+    def _with_noise(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the entries of every trainable parameter, and random ones of the same size."""
+        for parameter in self.model.parameters():
+            if parameter.requires_grad and parameter.is_floating_point():
+                yield parameter.data, self.size(parameter) * self.normal(parameter.shape).to(parameter)
 
     @contextmanager
     def shaken(self) -> Generator[None, None, None]:
@@ -191,7 +247,9 @@ def sandbox(
         heavy = sum(p.numel() for p in model.parameters()) > _LARGEST_DOUBLE and not callable(example_inputs)
         stack.enter_context(_data_swapped(model, torch.float32 if heavy else dtype, dtype, generator))
         call, inputs = how_to_run(model, example_inputs, dtype)
-        yield Sandbox(model, call, inputs, dtype, seed)
+        box = Sandbox(model, call, inputs, dtype, seed)
+        box.measure_statistics()
+        yield box
 
 
 @contextmanager

@@ -46,10 +46,11 @@ from lightning_plasticity.errors import (
 )
 from lightning_plasticity.units.example import ExampleInputs
 from lightning_plasticity.units.group import UnitGroup
-from lightning_plasticity.units.proof import laws
 from lightning_plasticity.units.proof.comparison import difference
 from lightning_plasticity.units.proof.completeness import incomplete
-from lightning_plasticity.units.proof.laws import Chosen
+from lightning_plasticity.units.proof.exclusivity import SILENCES, disjoint, exclusive, self_contained
+from lightning_plasticity.units.proof.independence import independent, unread
+from lightning_plasticity.units.proof.laws import Chosen, blamed
 from lightning_plasticity.units.proof.need import unneeded
 from lightning_plasticity.units.proof.report import UnitProof, UnitProofs
 from lightning_plasticity.units.proof.sandbox import Sandbox, sandbox
@@ -118,30 +119,36 @@ def verify_units(
     unit_map.check_bound()
     _refuse_foreign(model, unit_map)
     with sandbox(model, example_inputs, dtype=dtype, seed=seed) as box:
-        try:
-            before, again = box.run(), box.run()
-        except Exception as error:
-            single = dtype != torch.float32 and _runs_in_single_precision(model, example_inputs)
-            raise UnsupportedModelError(
-                f"the model does not run on the example{f' in {dtype}' * single}: {type(error).__name__}: {error}",
-                "a model that computes in double precision" if single else "inputs that it accepts in evaluation mode",
-                "Pass `dtype=torch.float32`" if single else "Pass as `example_inputs` what the model is called with",
-            ) from error
-        if not before or not difference(before, again) <= box.tolerance:
-            raise UnsupportedModelError(
-                "the model returned no tensor" if not before else "two identical runs of the model differ",
-                "output tensors that follow from the weights, the inputs and the global random generators",
-                "Return the output (or the loss) from the callable, and draw from the global generators only",
-            )
+        _check_runs(box, model, example_inputs)
         modes = _modes(box)
         names = tuple("training" if training else "evaluation" for training in modes)
         proofs = {group.name: UnitProof(group.name, group.size, group.coupled, names) for group in unit_map}
+        _prove_need(box, unit_map, modes, proofs)
         for coupled in (False, True):
             groups = [group for group in unit_map if group.coupled is coupled]
             if groups:
                 _Rounds(box, groups, proofs, samples).prove(modes)
-        _prove_together(box, unit_map, modes, proofs)
+        _prove_complete(box, unit_map, proofs)
         return UnitProofs(tuple(proofs.values()), box.runs)
+
+
+def _check_runs(box: Sandbox, model: nn.Module, example_inputs: ExampleInputs) -> None:
+    """Refuse a model that does not run on the example in evaluation mode, or not twice in the same way."""
+    try:
+        before, again = box.run(), box.run()
+    except Exception as error:
+        single = box.dtype != torch.float32 and _runs_in_single_precision(model, example_inputs)
+        raise UnsupportedModelError(
+            f"the model does not run on the example{f' in {box.dtype}' * single}: {type(error).__name__}: {error}",
+            "a model that computes in double precision" if single else "inputs that it accepts in evaluation mode",
+            "Pass `dtype=torch.float32`" if single else "Pass as `example_inputs` what the model is called with",
+        ) from error
+    if not before or not difference(before, again) <= box.tolerance:
+        raise UnsupportedModelError(
+            "the model returned no tensor" if not before else "two identical runs of the model differ",
+            "output tensors that follow from the weights, the inputs and the global random generators",
+            "Return the output (or the loss) from the callable, and draw from the global generators only",
+        )
 
 
 def _runs_in_single_precision(model: nn.Module, example_inputs: ExampleInputs) -> bool:
@@ -175,10 +182,10 @@ def _modes(box: Sandbox) -> tuple[bool, ...]:
     return (False, True) if repeats else (False,)
 
 
-def _prove_together(box: Sandbox, unit_map: UnitMap, modes: Sequence[bool], proofs: dict[str, UnitProof]) -> None:
-    """Prove what takes a few runs for all units: that they and their slots matter, and that none was forgotten."""
+def _prove_need(box: Sandbox, unit_map: UnitMap, modes: Sequence[bool], proofs: dict[str, UnitProof]) -> None:
+    """Prove that no entry has two owners, that the units matter, and that each outgoing slot does."""
     for group in unit_map:
-        for problem in laws.disjoint(box, group):
+        for problem in disjoint(box, group):
             proofs[group.name].refute("exclusive", problem)
     idle, vain = unneeded(box, unit_map.groups, modes)
     for group in idle:
@@ -186,13 +193,15 @@ def _prove_together(box: Sandbox, unit_map: UnitMap, modes: Sequence[bool], proo
     for name, slots in vain.items():
         for slot in slots:
             proofs[name].refute("minimal", f"{slot.path} does not read the units")
+
+
+def _prove_complete(box: Sandbox, unit_map: UnitMap, proofs: dict[str, UnitProof]) -> None:
+    """Prove that no entry of the units was forgotten; of coupled ones that cannot be exchanged, it cannot be told."""
     problems, untold = incomplete(box, unit_map)
     for group in untold:
         proofs[group.name].complete = None
     for name, problem in problems.items():
-        proofs[name].refute(
-            "complete", problem, None if proofs[name].coupled else False
-        )  # its units may differ in place
+        proofs[name].refute("complete", problem, None if proofs[name].coupled else False)
 
 
 class _Rounds:
@@ -207,10 +216,13 @@ class _Rounds:
         for training in modes:
             self.box.training = training
             for number, chosen in enumerate(self._rounds()):
+                if number or training:  # the first round is of the model's own weights
+                    self.box.redraw_weights()
                 for together in filter(None, self._apart(chosen, "independent")):
                     self._prove_independent(together, _SCALES[number % 2])
         self.box.training = False
         for chosen in self._rounds():
+            self.box.redraw_weights()
             for together in filter(None, self._apart(chosen, "exclusive")):
                 self._prove_exclusive(together)
         for group in self.groups:
@@ -232,7 +244,7 @@ class _Rounds:
                 yield from ([(group, unit[None])] for unit in self.box.choose(group.size, group.size))
 
     def _codes(self, count: int) -> Tensor:
-        """Return for each unit in which rounds it is changed, ``[count, rounds]``; equal codes are as rare as can be."""
+        """Return the rounds in which each unit is changed, ``[count, rounds]``; equal codes are as rare as can be."""
         codes = torch.tensor([[i in code for i in range(_ROUNDS)] for code in combinations(range(_ROUNDS), _CHANGED)])
         most = len(codes)
         return torch.cat([codes[self.box.choose(most, most)] for _ in range(0, count, most)])[:count]
@@ -245,13 +257,13 @@ class _Rounds:
         yield from ([one] for one in faulty if getattr(self.proofs[one[0].name], law) is True)
 
     def _prove_independent(self, chosen: Chosen, scale: float) -> None:
-        problems, moved = laws.unread(self.box, chosen, scale)
+        problems, moved = unread(self.box, chosen, scale)
         if problems:
-            guilty = laws.blamed(laws.independent, self.box, chosen)
+            guilty = blamed(independent, self.box, chosen)
             for name, problem in guilty.items():
                 self.proofs[name].refute("independent", problem)
             chosen = [(group, units) for group, units in chosen if group.name not in guilty]
-            moved = laws.unread(self.box, chosen)[1] if chosen else {}
+            moved = unread(self.box, chosen)[1] if chosen else {}
         for group, units in chosen:
             if group.name in moved:
                 self._note_tap(group, units, moved[group.name])
@@ -267,11 +279,11 @@ class _Rounds:
 
     def _prove_exclusive(self, chosen: Chosen) -> None:
         """Silence the units, each group in the first way in which it carries nothing; else by what the tap shows."""
-        for number, how in enumerate(laws.SILENCES):
+        for number, how in enumerate(SILENCES):
             now = [(group, units) for group, units in chosen if self.silenced[group.name] == number]
-            loud = laws.blamed(partial(laws.exclusive, how=how), self.box, now)
+            loud = blamed(partial(exclusive, how=how), self.box, now)
             for group, units in now:
-                if group.name in loud and number + 1 < len(laws.SILENCES):
+                if group.name in loud and number + 1 < len(SILENCES):
                     self.silenced[group.name] += 1
-                elif group.name in loud and not (verdict := laws.self_contained(self.box, group, units)):
+                elif group.name in loud and not (verdict := self_contained(self.box, group, units)):
                     self.proofs[group.name].refute("exclusive", loud[group.name], verdict)
