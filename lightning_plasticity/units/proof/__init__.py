@@ -3,7 +3,7 @@
 Read the files in this order. ``verify``: which laws there are, and how they are proven together. Then the laws:
 ``independence`` (nothing else reads the units) and ``exclusivity`` (the readers read nothing else), both tried in
 ``rounds``; ``need`` (units and readers matter) and ``completeness`` (nothing was forgotten). Then what they stand on:
-``laws`` (what a law takes and returns, and whom it blames), ``sandbox`` (a copy of the numbers to experiment with),
-``comparison`` (what counts as a change), ``watching`` (what the taps show), ``effects`` (derivatives),
-``computed_weights``, ``batch_norm`` and ``precision``. ``report`` says what was proven.
+``laws`` (what a law takes and returns, and whom it blames), ``sandbox`` (a model to experiment with, on a copy of its
+numbers made by ``swapping``), ``comparison`` (what counts as a change), ``watching`` (what the taps show), ``effects``
+(derivatives), ``computed_weights``, ``batch_norm`` and ``precision``. ``report`` says what was proven.
 """

@@ -37,15 +37,17 @@ def incomplete(box: Sandbox, unit_map: UnitMap) -> tuple[Problems, list[UnitGrou
         they cannot be exchanged and the output has no derivatives.
     """
     problems: Problems = {}
-    untold = {group.name: group for group in unit_map}
+    untold, asleep = {group.name: group for group in unit_map}, {group.name for group in unit_map if group.size > 1}
     for draw in range(_MOST_DRAWS):
-        if draw >= _DRAWS and all(group.size == 1 for group in untold.values()):
+        if draw >= _DRAWS and not asleep:
             break
         box.redraw_weights()
         before = box.run()
-        groups = [group for group in unit_map if group.size > 1 and group.name not in problems]
+        names = {group.name for group in unit_map} - problems.keys() if draw < _DRAWS else asleep
+        groups = [group for group in unit_map if group.size > 1 and group.name in names]
         acting = _acting(box, groups, before)
         chosen = [(group, _pairs(acting[group.name])) for group in groups if len(acting[group.name]) > 1]
+        asleep -= {group.name for group, _ in chosen}
         differing = blamed(_exchanged(before), box, chosen)
         for group, _ in chosen:
             missed = None if group.coupled or group.name not in differing else forgotten(box, group, unit_map)

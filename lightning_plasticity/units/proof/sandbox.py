@@ -1,7 +1,8 @@
 """Run a model many times with changed entries, and leave it exactly as it was found.
 
-A :class:`Sandbox` swaps the data of every parameter and buffer for a copy in double precision and generic position,
-so that the user's own numbers are never touched; leaving it swaps them back.
+A :class:`Sandbox` computes with a copy of every parameter and buffer, in double precision and generic position, so that
+the user's own numbers are never touched. What is written in a block of :meth:`Sandbox.edited` is undone at its end;
+what :meth:`Sandbox.redraw_weights` does stays until the sandbox is left.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from lightning_plasticity.units.proof.batch_norm import MeasuredStatistics
 from lightning_plasticity.units.proof.comparison import difference
 from lightning_plasticity.units.proof.computed_weights import ComputedWeights
 from lightning_plasticity.units.proof.precision import Promotion
+from lightning_plasticity.units.proof.swapping import data_swapped
 from lightning_plasticity.units.refusals import check_model, unwrapped
 from lightning_plasticity.units.restoring import (
     attributes_restored,
@@ -29,7 +31,7 @@ from lightning_plasticity.units.restoring import (
     unfused_attention,
 )
 from lightning_plasticity.units.slot import Slot
-from lightning_plasticity.units.tensors import tensors_in, to_generic_position
+from lightning_plasticity.units.tensors import tensors_in
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
@@ -75,8 +77,8 @@ class Sandbox:
         try:
             with torch.no_grad(), self.running(*modes):
                 return [tensor.detach().clone() for tensor in tensors_in(self.call())]
-        except Exception:
-            if not self._undo:
+        except Exception as error:
+            if not self._undo or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
                 raise
             return [torch.full_like(tensor, torch.nan) for tensor in self._outputs if tensor.is_floating_point()]
 
@@ -245,51 +247,8 @@ def sandbox(
         stack.enter_context(unfused_attention())
         stack.enter_context(uncompiled())
         heavy = sum(p.numel() for p in model.parameters()) > _LARGEST_DOUBLE and not callable(example_inputs)
-        stack.enter_context(_data_swapped(model, torch.float32 if heavy else dtype, dtype, generator))
+        stack.enter_context(data_swapped(model, torch.float32 if heavy else dtype, dtype, generator))
         call, inputs = how_to_run(model, example_inputs, dtype)
         box = Sandbox(model, call, inputs, dtype, seed)
         box.measure_statistics()
         yield box
-
-
-@contextmanager
-def _data_swapped(
-    model: nn.Module, weights: torch.dtype, others: torch.dtype, generator: torch.Generator
-) -> Generator[None, None, None]:
-    """Give every parameter and buffer a copy of its data, in generic position, during the block."""
-    stored = [(p, weights if p.ndim > 1 else others) for p in model.parameters()]  # biases must have the inputs' dtype
-    stored += [(buffer, others) for buffer in model.buffers()]  # type: ignore[misc]
-    originals = [(tensor, tensor.data) for tensor, _ in stored]
-    storages: dict[int, Tensor] = {}
-    try:
-        for tensor, dtype in stored:
-            tensor.data = _copy(tensor.data, dtype, storages)
-        for parameter in model.parameters():
-            if parameter.requires_grad and parameter.is_floating_point():
-                to_generic_position(parameter.data, generator)
-        for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
-                _move_statistics(module, generator)
-        yield
-    finally:
-        for tensor, data in originals:
-            tensor.data = data
-
-
-def _copy(data: Tensor, dtype: torch.dtype, storages: dict[int, Tensor]) -> Tensor:
-    """Return a copy with the same strides; tensors that share storage go on sharing it."""
-    key = data.untyped_storage().data_ptr()
-    if key not in storages:
-        whole = torch.empty(0, dtype=data.dtype, device=data.device).set_(data.untyped_storage())
-        storages[key] = whole.to(dtype, copy=True) if data.is_floating_point() else whole.clone()
-    return storages[key].as_strided(data.shape, data.stride(), data.storage_offset())
-
-
-def _move_statistics(norm: nn.modules.batchnorm._NormBase, generator: torch.Generator) -> None:
-    """Make the running statistics of channels differ, as they do after training."""
-    mean, variance = norm.running_mean, norm.running_var
-    assert mean is not None  # noqa: S101 - a norm has both or none
-    assert variance is not None  # noqa: S101
-    noise = torch.randn((2, len(mean)), generator=generator, dtype=torch.float64).to(mean)
-    mean.data.add_(0.1 * variance.sqrt() * noise[0])
-    variance.data.mul_(1 + 0.1 * noise[1].abs())

@@ -51,12 +51,12 @@ def test_in_training_mode_nothing_is_measured() -> None:
 
 def test_signals_do_not_vanish_in_a_deep_model_that_was_never_trained() -> None:
     torch.manual_seed(0)
-    block = [(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.ReLU()) for _ in range(12)]
+    block = [(nn.Linear(6, 6), nn.BatchNorm1d(6), nn.ReLU()) for _ in range(6)]
     model = nn.Sequential(*(layer for layers in block for layer in layers), nn.Linear(6, 2))
     with torch.no_grad():
         for layer in model:
             if isinstance(layer, nn.Linear):
-                layer.weight.mul_(0.05)
+                layer.weight.mul_(0.01)
     x = torch.randn(8, 6)
     proofs = verify_units(model, x, discover_units(model, x))
     assert all(proof.complete for proof in proofs)

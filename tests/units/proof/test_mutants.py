@@ -14,7 +14,7 @@ from lightning_plasticity.units import Slot, UnitGroup, UnitMap, UnitProofs, dis
 from lightning_plasticity.units.proof.comparison import difference
 from lightning_plasticity.units.tensors import tensors_in
 
-FAST = {"mlp", "conv1d"}
+FAST = {"mlp_without_bias"}
 NAMES = [pytest.param(name, marks=[pytest.mark.slow] * (name not in FAST)) for name in ZOO if not SPECIMENS[name].slow]
 SEEDS = 10
 
