@@ -5,11 +5,12 @@ Every one of the errors is a :class:`ValueError`, so that code which guards agai
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from numbers import Integral, Real
 from typing import cast
 
+from torch.nn import Module
 from torch.optim import Optimizer
 
 
@@ -29,7 +30,8 @@ class PlasticityError(ValueError):
     def __init__(self, found: str, expected: str, remedy: str) -> None:
         self.found, self.expected, self.remedy = (part.strip().rstrip(".") for part in (found, expected, remedy))
         end = "\n" if "\n" in self.found else ". "  # a table stands alone
-        super().__init__(f"Found: {self.found}{end}Expected: {self.expected}. Remedy: {self.remedy}.")
+        stop = "" if self.remedy.endswith("?") else "."
+        super().__init__(f"Found: {self.found}{end}Expected: {self.expected}. Remedy: {self.remedy}{stop}")
 
     def __reduce__(self) -> tuple[type[PlasticityError], tuple[str, str, str]]:
         return type(self), (self.found, self.expected, self.remedy)
@@ -141,6 +143,81 @@ def check_choice(name: str, value: object, choices: Sequence[object]) -> None:
     if value not in choices:
         *most, last = map(repr, choices)
         raise InvalidArgumentError(f"{name}={value!r}", f"{', '.join(most)} or {last}", f"Correct `{name}`")
+
+
+def check_flags(**flags: object) -> None:
+    """Refuse what is neither True nor False.
+
+    Args:
+        **flags: Arguments by name.
+
+    Raises:
+        InvalidArgumentError: If one is refused.
+
+    Example:
+        >>> check_flags(protecting=True)
+        >>> check_flags(protecting="no")  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        InvalidArgumentError: Found: protecting='no'. Expected: True or False. Remedy: Correct `protecting`.
+    """
+    for name, flag in flags.items():
+        if not isinstance(flag, bool):
+            raise InvalidArgumentError(f"{name}={flag!r}", "True or False", f"Correct `{name}`")
+
+
+def check_mapping(name: str, value: object, kind: str) -> None:
+    """Refuse what is neither None nor a mapping from patterns.
+
+    Args:
+        name: The argument's name.
+        value: Its value.
+        kind: What the patterns stand for.
+
+    Raises:
+        InvalidArgumentError: If it is refused.
+    """
+    if value is not None and not isinstance(value, Mapping):
+        raise InvalidArgumentError(
+            f"{name}={value!r}", f"{kind} by pattern of group names", "Pass a dictionary such as {'encoder.*': ...}"
+        )
+
+
+def check_module(model: object) -> None:
+    """Refuse a model that is none.
+
+    Args:
+        model: The value of the argument ``model``.
+
+    Raises:
+        InvalidArgumentError: If it is refused.
+    """
+    if not isinstance(model, Module):
+        raise InvalidArgumentError(
+            f"model of type {type(model).__name__}", "an nn.Module", "Pass the model itself, an instance of its class"
+        )
+
+
+def check_entries(state: object, *entries: str, remedy: str = "") -> None:
+    """Refuse a saved state that is none, or lacks an entry.
+
+    Args:
+        state: What was passed to ``load_state_dict``.
+        entries: The entries it must have.
+        remedy: What to do about it; by default to load what the same class has saved.
+
+    Raises:
+        StateMismatchError: If it is refused.
+
+    Example:
+        >>> check_entries({"noise": 0, "weights": 1}, "noise")
+    """
+    known = list(state) if isinstance(state, Mapping) else None
+    if known is None or not set(entries) <= set(known):
+        raise StateMismatchError(
+            f"a state of type {type(state).__name__}" if known is None else f"a saved state with the entries {known}",
+            f"one with the entries {list(entries)}",
+            remedy or "Load what `state_dict()` of the same class has returned, or start afresh",
+        )
 
 
 def check_optimizer(optimizer: object) -> None:

@@ -15,6 +15,10 @@ from lightning_plasticity.errors import (
     UnsupportedModelError,
     check_choice,
     check_counts,
+    check_entries,
+    check_flags,
+    check_mapping,
+    check_module,
     check_number,
     check_optimizer,
     check_seed,
@@ -34,6 +38,10 @@ def test_a_table_is_followed_by_a_new_line():
         "skipped 0: it is frozen",
         "Expected: one. Remedy: Thaw it.",
     ]
+
+
+def test_a_question_ends_a_message_without_a_stop():
+    assert str(UnsupportedModelError("a", "b", "Did you mean 'c'?")).endswith("Remedy: Did you mean 'c'?")
 
 
 def test_errors_can_be_sent_to_another_process():
@@ -87,6 +95,13 @@ def test_a_seed_is_a_whole_number_or_none():
             check_seed(seed)
 
 
+@pytest.mark.parametrize("value", ["no", 1, 0, None, torch.tensor(True)])
+def test_a_flag_is_true_or_false(value):
+    check_flags(foreach=True, capturable=False)
+    with pytest.raises(InvalidArgumentError, match=r"capturable=.*True or False.*Correct `capturable`"):
+        check_flags(foreach=True, capturable=value)
+
+
 @pytest.mark.parametrize("value", ["c", None, ["a"], {}])
 def test_a_choice_is_one_of_those_named(value):
     check_choice("kind", "a", ("a", "b"))
@@ -99,3 +114,27 @@ def test_an_optimizer_is_an_object_of_its_class(value):
     with pytest.raises(InvalidArgumentError, match=r"of type (NoneType|str|type).*torch.optim.Optimizer.*SGD"):
         check_optimizer(value)
     check_optimizer(torch.optim.SGD([torch.zeros(1)], lr=0.1))
+
+
+@pytest.mark.parametrize("value", [None, torch.nn.Linear, [torch.nn.Linear(1, 1)]])
+def test_a_model_is_an_object_of_its_class(value):
+    with pytest.raises(InvalidArgumentError, match=r"model of type (NoneType|type|list).*an nn.Module.*Pass the model"):
+        check_module(value)
+    check_module(torch.nn.Linear(1, 1))
+
+
+def test_a_saved_state_has_its_entries():
+    check_entries({"noise": 0, "initial": [], 3: 4}, "noise", "initial")
+    for state in (None, "noise", ["noise"]):
+        with pytest.raises(StateMismatchError, match=r"a state of type.*entries \['noise'\].*`state_dict\(\)`"):
+            check_entries(state, "noise")
+    with pytest.raises(StateMismatchError, match=r"a saved state with the entries \['a', 1\].*\['noise'\].*drop it"):
+        check_entries({"a": 0, 1: 2}, "noise", remedy="drop it")
+
+
+@pytest.mark.parametrize("value", [["net.0"], "net.0", 3])
+def test_what_differs_by_layer_is_a_mapping_or_none(value):
+    check_mapping("overrides", {}, "methods")
+    check_mapping("overrides", None, "methods")
+    with pytest.raises(InvalidArgumentError, match=r"overrides=.*methods by pattern.*Pass a dictionary such as"):
+        check_mapping("overrides", value, "methods")

@@ -9,7 +9,7 @@ from avalanche.evaluation import PluginMetric
 from avalanche.evaluation.metric_results import MetricValue
 
 from lightning_plasticity.avalanche.naming import metric_value
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import InvalidArgumentError, check_number
 
 
 class Intransigence(PluginMetric[float]):
@@ -77,7 +77,16 @@ def intransigence_metrics(*, reference: Sequence[float]) -> list[PluginMetric[An
     Returns:
         One plugin metric; it emits when the experience that was trained on last is evaluated.
 
+    Raises:
+        InvalidArgumentError: If the reference is no sequence of accuracies.
+
     References:
         Chaudhry et al., `Riemannian walk for incremental learning` (ECCV 2018), equation 6.
     """
+    if not isinstance(reference, Sequence):
+        raise InvalidArgumentError(
+            f"reference={reference!r}", "one accuracy per experience of the stream", "Pass a list, such as [0.9, 0.8]"
+        )
+    for place, accuracy in enumerate(reference):
+        check_number(f"reference[{place}]", accuracy, "[0, 1]")
     return [Intransigence(reference)]

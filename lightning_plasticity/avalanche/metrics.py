@@ -18,6 +18,7 @@ from torch.utils.hooks import RemovableHandle
 from torchmetrics import Metric
 
 from lightning_plasticity.avalanche.naming import metric_value
+from lightning_plasticity.errors import InvalidArgumentError, check_flags, check_number
 from lightning_plasticity.metrics import DormantUnitRatio, EffectiveRank
 from lightning_plasticity.units import UnitGroup, discover_units
 
@@ -172,6 +173,9 @@ def effective_rank_metrics(
     Returns:
         One plugin metric per period.
 
+    Raises:
+        InvalidArgumentError: If no period is chosen, since nothing would be logged then.
+
     Example:
         >>> [str(metric) for metric in effective_rank_metrics(epoch=True, experience=True)]
         ['EffectiveRank_Epoch', 'EffectiveRank_Exp']
@@ -200,7 +204,11 @@ def dormant_unit_ratio_metrics(
 
     Returns:
         One plugin metric per period.
+
+    Raises:
+        InvalidArgumentError: If no period is chosen, since nothing would be logged then.
     """
+    check_number("threshold", threshold, "[0, inf)")
     make = partial(DormantUnitRatio, threshold)
     return [LayerMetric("DormantUnitRatio", make, period) for period in _chosen(minibatch, epoch, experience, stream)]
 
@@ -218,10 +226,18 @@ def weight_magnitude_metrics(
 
     Returns:
         One plugin metric per period.
+
+    Raises:
+        InvalidArgumentError: If no period is chosen, since nothing would be logged then.
     """
     return [WeightMagnitude(period) for period in _chosen(minibatch, epoch, experience, stream)]
 
 
 def _chosen(minibatch: bool, epoch: bool, experience: bool, stream: bool) -> Sequence[Period]:
     asked: dict[Period, bool] = {"minibatch": minibatch, "epoch": epoch, "experience": experience, "stream": stream}
+    check_flags(**asked)
+    if not any(asked.values()):
+        raise InvalidArgumentError(
+            "a metric that is never emitted", f"at least one of {', '.join(asked)}", "Pass `experience=True`, say"
+        )
     return [period for period, is_asked in asked.items() if is_asked]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from avalanche.training.plugins import SupervisedPlugin
 from typing_extensions import override
 
-from lightning_plasticity.errors import UnsupportedModelError, check_seed
-from lightning_plasticity.methods import continual_backprop, redo
-from lightning_plasticity.replacement import Method, UnitReplacer
-from lightning_plasticity.replacement.refusals import treatable
-from lightning_plasticity.units import UnitMap, discover_units
+from lightning_plasticity.avalanche.finding import find_units
+from lightning_plasticity.errors import check_flags, check_seed
+from lightning_plasticity.replacement import Method, ReplacementEvent, UnitReplacer
+from lightning_plasticity.replacement.refusals import checked_method, checked_overrides, treatable
+from lightning_plasticity.units import UnitMap
+from lightning_plasticity.units.patterns import Patterns, include_exclude
 
 
 class UnitReplacementPlugin(SupervisedPlugin[Any], supports_distributed=False):
@@ -32,9 +33,12 @@ class UnitReplacementPlugin(SupervisedPlugin[Any], supports_distributed=False):
         exclude: Patterns of groups to leave alone.
         example_input: Arguments of the model's ``forward`` for finding the units: a tensor, tuple or dict.
         seed: Seed of the plugin's own random numbers; None takes the global seed.
+        record_events: Whether to keep a record of every replacement in ``events``.
 
     Attributes:
         replacer: The engine; None before the first mini-batch.
+        events: A :class:`~lightning_plasticity.replacement.ReplacementEvent` per replacement, if recorded; not part of
+            the engine's state.
         units: The units found in the current experience.
         restored: A state of the engine to go on from, taken over when the units are found next.
 
@@ -48,16 +52,19 @@ class UnitReplacementPlugin(SupervisedPlugin[Any], supports_distributed=False):
         method: Method,
         *,
         overrides: Mapping[str, Method] | None = None,
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
         example_input: Any | None = None,
         seed: int | None = None,
+        record_events: bool = False,
     ) -> None:
         check_seed(seed)
+        check_flags(record_events=record_events)
         super().__init__()
-        self.method, self.overrides = method, overrides
-        self.include, self.exclude = include, exclude
-        self.example_input, self.seed = example_input, seed
+        self.method, self.overrides = checked_method(method), checked_overrides(overrides)
+        self.include, self.exclude = include_exclude(include, exclude)
+        self.example_input, self.seed, self.record_events = example_input, seed, record_events
+        self.events: list[ReplacementEvent] = []
         self.replacer: UnitReplacer | None = None
         self.units: UnitMap | None = None
         self.restored: dict[str, Any] | None = None
@@ -76,15 +83,7 @@ class UnitReplacementPlugin(SupervisedPlugin[Any], supports_distributed=False):
         """
         if self.units is not None:
             return
-        example = strategy.forward if self.example_input is None else self.example_input
-        units = discover_units(strategy.model, example)
-        if not len(units):
-            raise UnsupportedModelError(
-                f"no replaceable hidden units in {type(strategy.model).__name__}:\n{units.summary()}",
-                "a model with at least one hidden layer whose units are written and read by weights",
-                "Check the reasons above; if the example is not typical, pass `example_input=`",
-            )
-        units = units.select(self.include, self.exclude)
+        units = find_units(strategy, self.example_input, self.include, self.exclude)
         self.units = treatable(units, (strategy.optimizer,), self.method.statistics)
         self._start(strategy)
 
@@ -108,6 +107,8 @@ class UnitReplacementPlugin(SupervisedPlugin[Any], supports_distributed=False):
             self.replacer = UnitReplacer(
                 self.method, self.units, strategy.optimizer, overrides=self.overrides, seed=self.seed
             )
+            if self.record_events:
+                self.replacer.listeners.append(self.events.append)
             if before is not None:
                 self.replacer.carry_over(before.state_dict())
         assert self.replacer is not None  # noqa: S101 - just built
@@ -115,75 +116,3 @@ class UnitReplacementPlugin(SupervisedPlugin[Any], supports_distributed=False):
             self.replacer.carry_over(self.restored)
             self.restored = None
         self.replacer.attach()
-
-
-class ContinualBackpropPlugin(UnitReplacementPlugin, supports_distributed=False):
-    """Continual Backprop in an Avalanche strategy.
-
-    Args:
-        replacement_rate: Fraction of the mature units of a layer replaced per optimizer step, in ``[0, 1]``.
-        maturity_threshold: Optimizer steps during which a new unit is protected.
-        decay_rate: Decay of the running utility, in ``[0, 1)``.
-        include: Patterns (``*``, ``?``) of groups to treat; None treats all.
-        exclude: Patterns of groups to leave alone.
-        example_input: Arguments of the model's ``forward`` for finding the units; default: the first mini-batch.
-        seed: Seed of the plugin's own random numbers; None takes the global seed.
-
-    Raises:
-        InvalidArgumentError: If a number is out of its range.
-
-    References:
-        Dohare et al., `Loss of plasticity in deep continual learning` (Nature 2024).
-
-    Example:
-        >>> plugin = ContinualBackpropPlugin(replacement_rate=1e-4)
-    """
-
-    def __init__(
-        self,
-        replacement_rate: float = 1e-4,
-        maturity_threshold: int = 100,
-        decay_rate: float = 0.99,
-        *,
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
-        example_input: Any | None = None,
-        seed: int | None = None,
-    ) -> None:
-        method = continual_backprop(replacement_rate, maturity_threshold, decay_rate)
-        super().__init__(method, include=include, exclude=exclude, example_input=example_input, seed=seed)
-
-
-class ReDoPlugin(UnitReplacementPlugin, supports_distributed=False):
-    """ReDo, the recycling of dormant units, in an Avalanche strategy.
-
-    Args:
-        threshold: A unit is dormant if its activation, relative to the layer's mean, is at most this.
-        every_n_steps: Optimizer steps between two recyclings.
-        include: Patterns (``*``, ``?``) of groups to treat; None treats all.
-        exclude: Patterns of groups to leave alone.
-        example_input: Arguments of the model's ``forward`` for finding the units; default: the first mini-batch.
-        seed: Seed of the plugin's own random numbers; None takes the global seed.
-
-    Raises:
-        InvalidArgumentError: If a number is out of its range.
-
-    References:
-        Sokar et al., `The dormant neuron phenomenon in deep reinforcement learning` (ICML 2023).
-
-    Example:
-        >>> plugin = ReDoPlugin(threshold=0.025, every_n_steps=1000)
-    """
-
-    def __init__(
-        self,
-        threshold: float = 0.025,
-        every_n_steps: int = 1000,
-        *,
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
-        example_input: Any | None = None,
-        seed: int | None = None,
-    ) -> None:
-        method = redo(threshold, every_n_steps)
-        super().__init__(method, include=include, exclude=exclude, example_input=example_input, seed=seed)

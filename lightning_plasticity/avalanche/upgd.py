@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any, Literal
 
 from avalanche.training.plugins import SupervisedPlugin
+from torch import Tensor
 from typing_extensions import override
 
+from lightning_plasticity.avalanche.finding import find_units
 from lightning_plasticity.errors import check_choice, check_seed
-from lightning_plasticity.optim import UtilityGate
+from lightning_plasticity.optim import HesScale, UtilityGate
+from lightning_plasticity.optim.gate import attached_gates
+from lightning_plasticity.optim.gate_arguments import check_per
+from lightning_plasticity.optim.parameters import choose_parameters, warn_untrained
 from lightning_plasticity.optim.settings import Perturbation
-from lightning_plasticity.units import discover_units
+from lightning_plasticity.units import UnitMap
+from lightning_plasticity.units.patterns import Patterns, include_exclude
 
 
 class UPGDPlugin(SupervisedPlugin[Any], supports_distributed=False):
@@ -28,11 +35,18 @@ class UPGDPlugin(SupervisedPlugin[Any], supports_distributed=False):
         scaling: What a utility is divided by; see :class:`~lightning_plasticity.optim.UtilityGate`.
         correction: ``"paper"`` or ``"reference"``, see :class:`~lightning_plasticity.optim.UPGD`.
         protecting: Whether the gradient is held back as well, or only the noise.
-        gate_scale: Factor of the gate, 1 or 2.
+        gate_scale: Factor of the gate: 1 leaves half of the gradient of a weight without utility, 2 all of it.
+        curvature: None for first-order utilities, ``"hesscale"`` for second-order ones, from
+            :class:`~lightning_plasticity.optim.HesScale`. It follows the loss as it is when the plugin is asked, so
+            plugins that add to the loss come before this one.
+        include: Patterns (``*``, ``?``) of parameters to gate, or of groups with ``per="unit"``; None gates all.
+        exclude: Patterns to leave alone; they win.
+        example_input: With ``per="unit"``, arguments of the model's ``forward`` for finding the units; default: the
+            first mini-batch.
         seed: Seed of the noise; None takes torch's global seed.
 
     Raises:
-        InvalidArgumentError: If a value is outside its range.
+        InvalidArgumentError: If a value is outside its range, or arguments contradict each other.
 
     Attributes:
         gate: The engine; None before the first mini-batch.
@@ -55,15 +69,23 @@ class UPGDPlugin(SupervisedPlugin[Any], supports_distributed=False):
         correction: Literal["paper", "reference"] = "paper",
         protecting: bool = True,
         gate_scale: float = 1.0,
+        curvature: Literal["hesscale"] | None = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
+        example_input: Any | None = None,
         seed: int | None = None,
     ) -> None:
         super().__init__()
-        check_choice("per", per, ("weight", "unit"))
+        check_per(per, example_input)
+        check_choice("curvature", curvature, ("hesscale", None))
         check_seed(seed)
-        self.per, self.seed = per, seed
-        self.settings = asdict(Perturbation(noise_std, decay_rate, scaling, correction, protecting, gate_scale))
+        self.per, self.curvature, self.seed = per, curvature, seed
+        self.include, self.exclude = include_exclude(include, exclude)
+        self.example_input = example_input
+        self.settings = Perturbation(noise_std, decay_rate, scaling, correction, protecting, gate_scale)
         self.gate: UtilityGate | None = None
-        self._units_are_known = False
+        self._source: HesScale | None = None
+        self._has_chosen = False
 
     @override
     def before_training_iteration(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -74,17 +96,24 @@ class UPGDPlugin(SupervisedPlugin[Any], supports_distributed=False):
             args: Unused.
             kwargs: Unused.
         """
-        units = None
-        if self.per == "unit" and not self._units_are_known:
-            units = discover_units(strategy.model, strategy.forward)
-            self._units_are_known = True
         if self.gate is None:
-            self.gate = UtilityGate(strategy.optimizer, units=units, seed=self.seed, **self.settings)
-            return
-        if self.gate.optimizer is not strategy.optimizer:
-            self.gate.rebind(strategy.optimizer)
-        if units is not None:
-            self.gate.regroup(units)
+            self._source = None if self.curvature is None else HesScale(strategy.model)
+            self.gate = self._make_gate(strategy)
+        elif not self._has_chosen or self.gate.optimizer is not strategy.optimizer:
+            self._go_on(self.gate, strategy)
+        self._has_chosen = True
+
+    @override
+    def before_backward(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
+        """Follow the backward pass that comes, if utilities are of second order.
+
+        Args:
+            strategy: The strategy.
+            args: Unused.
+            kwargs: Unused.
+        """
+        if self._source is not None:
+            self._source.watch(strategy.loss)
 
     @override
     def before_update(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
@@ -100,11 +129,47 @@ class UPGDPlugin(SupervisedPlugin[Any], supports_distributed=False):
 
     @override
     def after_training_exp(self, strategy: Any, *args: Any, **kwargs: Any) -> None:
-        """Let go of units: the model may change before the next experience.
+        """Choose anew with the next experience: the model may change before.
 
         Args:
             strategy: The strategy.
             args: Unused.
             kwargs: Unused.
         """
-        self._units_are_known = False
+        self._has_chosen = False
+
+    def _make_gate(self, strategy: Any) -> UtilityGate:
+        units = self._units(strategy) if self.per == "unit" else None
+        parameters = self._parameters(strategy) if self.per == "weight" else None
+        gate = UtilityGate(
+            strategy.optimizer,
+            **asdict(self.settings),
+            units=units,
+            parameters=parameters,
+            curvature=self._source,
+            seed=self.seed,
+        )
+        rivals = [each.gate for each in strategy.plugins if isinstance(each, UPGDPlugin) and each.gate is not None]
+        gate.refuse_overlap([*rivals, *attached_gates(strategy.optimizer)])
+        names = {parameter: name for name, parameter in strategy.model.named_parameters()}
+        gated = gate.gated()
+        warn_untrained(type(self).__name__, {p: name for p, name in names.items() if p in gated})
+        return gate
+
+    def _go_on(self, gate: UtilityGate, strategy: Any) -> None:
+        """Choose among what the model and its optimizer have become; nothing of what was chosen before may be left."""
+        if self.per == "unit":
+            gate.regroup(self._units(strategy))
+            gate.rebind(strategy.optimizer)
+        else:
+            gate.choose(None)
+            gate.rebind(strategy.optimizer)
+            gate.choose(self._parameters(strategy))
+
+    def _units(self, strategy: Any) -> UnitMap:
+        return find_units(strategy, self.example_input, self.include, self.exclude)
+
+    def _parameters(self, strategy: Any) -> Iterable[Tensor] | None:
+        """Return the chosen parameters; None for all of the optimizer, also those that the model will get."""
+        is_all = self.include is None and not self.exclude
+        return None if is_all else choose_parameters(strategy.model, self.include, self.exclude)

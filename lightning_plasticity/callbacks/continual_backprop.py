@@ -2,54 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
-from lightning_plasticity.callbacks.overrides import overriding_methods
 from lightning_plasticity.callbacks.unit_replacement import UnitReplacement
-from lightning_plasticity.errors import InvalidArgumentError
-from lightning_plasticity.methods import continual_backprop
-from lightning_plasticity.replacement import (
-    ActivationOnly,
-    AdaptableContribution,
-    Adaptation,
-    Contribution,
-    DeviationByInput,
-    Fisher,
-    GradientUtility,
-    Initializer,
-    Random,
-    StatePolicy,
-    Utility,
-    WeightMagnitude,
-    ZeroContribution,
-)
-
-UtilityName = Literal[
-    "contribution",
-    "zero_contribution",
-    "adaptable_contribution",
-    "adaptation",
-    "weight_magnitude",
-    "activation",
-    "deviation_by_input",
-    "gradient",
-    "fisher",
-    "random",
-]
-_UTILITIES: dict[str, Callable[[float], Utility]] = {
-    "contribution": Contribution,
-    "zero_contribution": ZeroContribution,
-    "adaptable_contribution": AdaptableContribution,
-    "adaptation": Adaptation,
-    "weight_magnitude": WeightMagnitude,
-    "activation": ActivationOnly,
-    "deviation_by_input": DeviationByInput,
-    "gradient": GradientUtility,
-    "fisher": Fisher,
-}
-
-_PER_LAYER = ("replacement_rate", "maturity_threshold", "initializer", "keep_mean_output")
+from lightning_plasticity.methods.continual_backprop import PER_LAYER, continual_backprop
+from lightning_plasticity.methods.overrides import Overrides, methods_by_layer
+from lightning_plasticity.methods.utility_names import UtilityName, utility_named
+from lightning_plasticity.replacement import Initializer, StatePolicy
+from lightning_plasticity.units.patterns import Patterns
 
 
 class ContinualBackprop(UnitReplacement):
@@ -79,7 +39,7 @@ class ContinualBackprop(UnitReplacement):
         example_input: Arguments of ``forward`` for finding the units; default ``pl_module.example_input_array``, else
             the first training batch.
         seed: Seed of the callback's own random numbers; None takes the global seed.
-        record_events: Whether to keep a record of every replacement in ``events``.
+        record_events: Whether to keep a record of every replacement in ``events``; checkpoints hold none of them.
 
     Raises:
         InvalidArgumentError: If an argument is out of its range.
@@ -104,9 +64,9 @@ class ContinualBackprop(UnitReplacement):
         initializer: Initializer | None = None,
         keep_mean_output: bool = False,
         optimizer_state: StatePolicy = "fresh",
-        overrides: Mapping[str, Mapping[str, Any]] | None = None,
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
+        overrides: Overrides | None = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
         example_input: Any | None = None,
         seed: int | None = None,
         record_events: bool = False,
@@ -115,29 +75,18 @@ class ContinualBackprop(UnitReplacement):
             "replacement_rate": replacement_rate,
             "maturity_threshold": maturity_threshold,
             "decay_rate": decay_rate,
-            "utility": _utility(utility, decay_rate),
+            "utility": utility_named(utility, decay_rate),
             "initializer": initializer,
             "keep_mean_output": keep_mean_output,
             "optimizer_state": optimizer_state,
         }
+        method, others = methods_by_layer(continual_backprop, arguments, overrides, per_layer=PER_LAYER)
         super().__init__(
-            continual_backprop(**arguments),  # type: ignore[arg-type]
-            overrides=overriding_methods(continual_backprop, arguments, overrides, per_layer=_PER_LAYER),
+            method,
+            overrides=others,
             include=include,
             exclude=exclude,
             example_input=example_input,
             seed=seed,
             record_events=record_events,
         )
-
-
-def _utility(name: str, decay_rate: float) -> Utility:
-    if name == "random":
-        return Random()
-    if name not in _UTILITIES:
-        raise InvalidArgumentError(
-            f"utility={name!r}",
-            f"one of {sorted([*_UTILITIES, 'random'])}",
-            "Choose one of them, or pass your own to UnitReplacement(continual_backprop(utility=...))",
-        )
-    return _UTILITIES[name](decay_rate)

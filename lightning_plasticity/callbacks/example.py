@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -14,6 +13,8 @@ from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signatu
 from lightning_plasticity.callbacks.trial import trial_run
 from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units import UnitMap, discover_units
+from lightning_plasticity.units.patterns import Patterns
+from lightning_plasticity.units.unit_map import checked_groups
 
 
 def has_example(pl_module: pl.LightningModule, example_input: Any | None) -> bool:
@@ -27,8 +28,8 @@ def find_units(
     example_input: Any | None = None,
     batch: Any = None,
     *,
-    include: Sequence[str] | None = None,
-    exclude: Sequence[str] | None = None,
+    include: Patterns = None,
+    exclude: Patterns = None,
     residual: Literal["skip", "group"] = "skip",
     otherwise: str = "",
 ) -> UnitMap:
@@ -64,12 +65,7 @@ def find_units(
             check_example(pl_module, example_input)
             inputs = partial(_training_step, pl_module, batch)
         units = discover_units(pl_module, inputs, residual=residual)
-    if not len(units):
-        raise UnsupportedModelError(
-            f"no hidden units in {type(pl_module).__name__}:\n{units.summary()}",
-            "a model with at least one hidden layer whose units are written and read by weights",
-            f"Check the reasons above; if the example is not typical, pass `example_input=`{otherwise}",
-        )
+    checked_groups(units, otherwise)
     return units.select(include, exclude)
 
 

@@ -12,11 +12,12 @@ from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.streams import StreamDataModule
 
 
-def stream_of(trainer: pl.Trainer) -> StreamDataModule:
+def stream_of(trainer: pl.Trainer, otherwise: str = "") -> StreamDataModule:
     """Return the datamodule that knows the current experience.
 
     Args:
         trainer: The Trainer, during a fit.
+        otherwise: What the user may also do if there is none; ends the message.
 
     Returns:
         Its :class:`~lightning_plasticity.streams.StreamDataModule`.
@@ -29,7 +30,7 @@ def stream_of(trainer: pl.Trainer) -> StreamDataModule:
         raise InvalidArgumentError(
             f"a fit whose datamodule is a {type(datamodule).__name__}",
             "a StreamDataModule, which knows when an experience begins",
-            "Pass `Trainer.fit(module, datamodule=StreamDataModule(...))`",
+            f"Pass `Trainer.fit(module, datamodule=StreamDataModule(...))`{otherwise}",
         )
     return datamodule
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from fnmatch import fnmatchcase
 from typing import Any, Protocol, runtime_checkable
 
 import lightning.pytorch as pl
@@ -13,8 +12,9 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_plasticity.callbacks.experience import experience_begins, experience_changes, stream_of
-from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError, check_seed
+from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError, check_flags, check_seed
 from lightning_plasticity.streams.randomness import derived_generator
+from lightning_plasticity.units.patterns import as_patterns, check_patterns, matches
 
 
 @runtime_checkable
@@ -56,17 +56,20 @@ class LayerReset(pl.Callback):
 
     def __init__(
         self,
-        include: str | Sequence[str],
+        include: Sequence[str] | str,
         *,
         initializer: Callable[[nn.Module], None] | None = None,
         first: bool = False,
         reset_optimizer: bool = True,
         seed: int | None = None,
     ) -> None:
-        self.include = (include,) if isinstance(include, str) else tuple(include)
-        if not self.include:
-            raise InvalidArgumentError("`include` is empty", "at least one layer", "Pass the name of the last layer")
+        self.include = as_patterns("include", () if include is None else include) or ()
         self.initializer, self.first, self.reset_optimizer = initializer, first, reset_optimizer
+        if initializer is not None and not callable(initializer):
+            raise InvalidArgumentError(
+                f"initializer={initializer!r}", "a function of a layer", "Pass one, or None for `reset_parameters`"
+            )
+        check_flags(first=first, reset_optimizer=reset_optimizer)
         check_seed(seed)
         self.seed = int(torch.initial_seed() if seed is None else seed)
 
@@ -164,14 +167,10 @@ def resettable_layers(model: nn.Module, include: Sequence[str], *, any_layer: bo
         for name, module in model.named_modules()
         if _has_parameters(module) or next(module.buffers(recurse=False), None) is not None
     }
-    chosen: dict[str, nn.Module] = {}
-    for pattern in include:
-        below = {name: m for name, m in owners.items() if _is_below(name, pattern)}
-        if not below:
-            raise InvalidArgumentError(
-                f"pattern {pattern!r} matches no layer with parameters", f"one of {sorted(owners)}", "Correct `include`"
-            )
-        chosen |= below
+    places = {".".join(parts[: end + 1]) for parts in (name.split(".") for name in owners) for end in range(len(parts))}
+    check_patterns("include", include, sorted(places), "layer with parameters")
+    below = [*include, *(f"{pattern}.*" for pattern in include)]
+    chosen = {name: module for name, module in owners.items() if matches(name, below)}
     if not any_layer:
         foreign = [name for name, m in chosen.items() if not isinstance(m, Resettable) and _has_parameters(m)]
         if foreign:
@@ -197,11 +196,6 @@ def forget_layers(optimizer: Optimizer, layers: Iterable[nn.Module]) -> None:
 
 def _has_parameters(module: nn.Module) -> bool:
     return next(module.parameters(recurse=False), None) is not None
-
-
-def _is_below(name: str, pattern: str) -> bool:
-    parts = name.split(".")
-    return any(fnmatchcase(".".join(parts[: end + 1]), pattern) for end in range(len(parts)))
 
 
 def _reset(layer: nn.Module, initializer: Callable[[nn.Module], None] | None) -> None:

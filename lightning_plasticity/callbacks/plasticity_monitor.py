@@ -16,6 +16,7 @@ from lightning_plasticity.callbacks.monitoring.arguments import (
     check_aggregates,
     check_metrics,
     check_periods,
+    check_sources,
     named_metrics,
 )
 from lightning_plasticity.callbacks.monitoring.instruments import Instruments, Measurement
@@ -26,16 +27,16 @@ from lightning_plasticity.callbacks.monitoring.probe import Probe, run_probe
 from lightning_plasticity.callbacks.monitoring.writing import (
     aggregates,
     has_histograms,
-    publish,
     utilities,
     write_histograms,
     write_layout,
     write_scalars,
 )
-from lightning_plasticity.callbacks.steps import logged_step
-from lightning_plasticity.errors import UnsupportedModelError, check_counts
+from lightning_plasticity.callbacks.steps import logged_step, publish
+from lightning_plasticity.errors import UnsupportedModelError, check_counts, check_flags
 from lightning_plasticity.metrics.base import Reads
 from lightning_plasticity.units import UnitGroup, UnitMap
+from lightning_plasticity.units.patterns import Patterns, as_patterns, include_exclude
 
 Aggregate = Literal["mean", "min", "max"]
 
@@ -66,8 +67,10 @@ class PlasticityMonitor(pl.Callback):
             ``plasticity/experience``.
         batches: Training batches per measurement; None for 10, or ``every_n_steps`` if that is less, so that
             measurements do not run into each other. No rank can exceed the number of samples it is measured on.
-        probe: Fixed samples to measure on instead: a tensor or an iterable of batches, such as a ``DataLoader``.
-        layers: Patterns of modules whose outputs are measured instead of the units found, such as ``"encoder.*"``.
+        probe: Fixed samples to measure on instead of ``batches``: a tensor or an iterable of batches, such as a
+            ``DataLoader``.
+        layers: Patterns of modules whose outputs are measured instead of the units found, such as ``"encoder.*"``; not
+            with ``include``, ``exclude`` and ``example_input``, which are about units.
         include: Patterns of unit groups to watch; default: all.
         exclude: Patterns of unit groups to leave out.
         aggregate: What is also logged over all layers, as ``plasticity/<metric>/<aggregate>``.
@@ -97,11 +100,11 @@ class PlasticityMonitor(pl.Callback):
         experience_ends: bool = False,
         batches: int | None = None,
         probe: Probe | None = None,
-        layers: Sequence[str] | None = None,
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
+        layers: Patterns = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
         aggregate: Sequence[Aggregate] = ("mean",),
-        progress_bar: Sequence[str] = (),
+        progress_bar: Sequence[str] | str = (),
         histogram_every_n_steps: int | None = None,
         max_samples: int = 4096,
         example_input: Any | None = None,
@@ -112,16 +115,21 @@ class PlasticityMonitor(pl.Callback):
             max_samples=max_samples,
             histogram_every_n_steps=histogram_every_n_steps,
         )
+        check_flags(epoch_ends=epoch_ends, experience_ends=experience_ends)
+        check_sources({"layers": layers}, {"include": include, "exclude": exclude, "example_input": example_input})
+        check_sources({"probe": probe}, {"batches": batches})
         check_periods(every_n_steps, histogram_every_n_steps, has_ends=epoch_ends or experience_ends)
         check_aggregates(aggregate)
         self.every_n_steps, self.epoch_ends, self.experience_ends = every_n_steps, epoch_ends, experience_ends
         self.metrics = named_metrics(metrics)
         self.batches = min(10, every_n_steps or 10) if batches is None else batches
         self.probe, self.max_samples = probe, max_samples
-        self.layers, self.include, self.exclude = layers, include, exclude
-        self.aggregate, self.progress_bar = tuple(aggregate), tuple(progress_bar)
+        self.layers = as_patterns("layers", layers)
+        self.include, self.exclude = include_exclude(include, exclude)
+        self.aggregate = tuple(aggregate)
+        self.progress_bar = (progress_bar,) if isinstance(progress_bar, str) else tuple(progress_bar)
         self.histogram_every_n_steps, self.example_input = histogram_every_n_steps, example_input
-        check_metrics(self.metrics, progress_bar, has_probe=probe is not None)
+        check_metrics(self.metrics, self.progress_bar, has_probe=probe is not None)
         self._instruments: Instruments | None = None
         self._initial: dict[str, list[Tensor]] = {}
         self._ends_with_epoch = self._has_logged = self._has_warned = False
@@ -153,7 +161,7 @@ class PlasticityMonitor(pl.Callback):
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.experience_ends:
-            stream_of(trainer)  # refuses a fit without a stream before it begins
+            stream_of(trainer, ", or measure at `epoch_ends` instead")  # refused before the fit begins
         self._has_logged = self._has_warned = False
         if self.layers is not None or has_example(pl_module, self.example_input):
             self._attach(trainer, pl_module)
@@ -182,14 +190,14 @@ class PlasticityMonitor(pl.Callback):
             instruments.after_batch(trainer, pl_module, outputs, batch, batch_idx)
             if not instruments.remaining or (self._ends_with_epoch and _is_last(trainer, batch_idx)):
                 found = self._write(trainer, instruments)
-                publish(pl_module, found.means(), self.progress_bar, in_batch=True)
+                self._publish(pl_module, found, in_batch=True)
 
     @override
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self.probe is not None and self._instruments is not None and self._ends(trainer):
             self._begin(trainer, pl_module, self._instruments)
             found = self._write(trainer, self._instruments)
-            publish(pl_module, found.means(), self.progress_bar, in_batch=False)
+            self._publish(pl_module, found, in_batch=False)
 
     @override
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -276,6 +284,11 @@ class PlasticityMonitor(pl.Callback):
             warn_unseen(found.unseen)
         self._has_logged = True
         return found
+
+    def _publish(self, pl_module: pl.LightningModule, found: Measurement, *, in_batch: bool) -> None:
+        means = found.means()
+        shown = {name for name in means if name.split("/")[1] in self.progress_bar}
+        publish(pl_module, means, shown, in_batch=in_batch)
 
 
 def _is_last(trainer: pl.Trainer, batch_idx: int) -> bool:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning_plasticity.callbacks.overrides import overriding_methods
 from lightning_plasticity.callbacks.unit_replacement import UnitReplacement
-from lightning_plasticity.methods import random_replacement
+from lightning_plasticity.methods.overrides import Overrides, methods_by_layer
+from lightning_plasticity.methods.random_replacement import PER_LAYER, random_replacement
 from lightning_plasticity.replacement import Initializer, StatePolicy
-
-_PER_LAYER = ("replacement_rate", "maturity_threshold", "initializer")
+from lightning_plasticity.units.patterns import Patterns
 
 
 class RandomReplacement(UnitReplacement):
@@ -30,7 +28,7 @@ class RandomReplacement(UnitReplacement):
         example_input: Arguments of ``forward`` for finding the units; default ``pl_module.example_input_array``, else
             the first training batch.
         seed: Seed of the callback's own random numbers; None takes the global seed.
-        record_events: Whether to keep a record of every replacement in ``events``.
+        record_events: Whether to keep a record of every replacement in ``events``; checkpoints hold none of them.
 
     Raises:
         InvalidArgumentError: If an argument is out of its range.
@@ -51,9 +49,9 @@ class RandomReplacement(UnitReplacement):
         *,
         initializer: Initializer | None = None,
         optimizer_state: StatePolicy = "fresh",
-        overrides: Mapping[str, Mapping[str, Any]] | None = None,
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
+        overrides: Overrides | None = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
         example_input: Any | None = None,
         seed: int | None = None,
         record_events: bool = False,
@@ -64,9 +62,10 @@ class RandomReplacement(UnitReplacement):
             "initializer": initializer,
             "optimizer_state": optimizer_state,
         }
+        method, others = methods_by_layer(random_replacement, arguments, overrides, per_layer=PER_LAYER)
         super().__init__(
-            random_replacement(**arguments),  # type: ignore[arg-type]
-            overrides=overriding_methods(random_replacement, arguments, overrides, per_layer=_PER_LAYER),
+            method,
+            overrides=others,
             include=include,
             exclude=exclude,
             example_input=example_input,

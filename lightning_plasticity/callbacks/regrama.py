@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning_plasticity.callbacks.overrides import overriding_methods
 from lightning_plasticity.callbacks.unit_replacement import UnitReplacement
-from lightning_plasticity.methods import regrama
+from lightning_plasticity.methods.overrides import Overrides, methods_by_layer
+from lightning_plasticity.methods.regrama import PER_LAYER, regrama
 from lightning_plasticity.replacement import Initializer, StatePolicy
-
-_PER_LAYER = ("threshold", "every_n_steps", "initializer")
+from lightning_plasticity.units.patterns import Patterns
 
 
 class ReGraMa(UnitReplacement):
@@ -31,7 +29,7 @@ class ReGraMa(UnitReplacement):
         example_input: Arguments of ``forward`` for finding the units; default ``pl_module.example_input_array``, else
             the first training batch.
         seed: Seed of the callback's own random numbers; None takes the global seed.
-        record_events: Whether to keep a record of every replacement in ``events``.
+        record_events: Whether to keep a record of every replacement in ``events``; checkpoints hold none of them.
 
     Raises:
         InvalidArgumentError: If an argument is out of its range.
@@ -52,9 +50,9 @@ class ReGraMa(UnitReplacement):
         *,
         initializer: Initializer | None = None,
         optimizer_state: StatePolicy = "fresh",
-        overrides: Mapping[str, Mapping[str, Any]] | None = None,
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
+        overrides: Overrides | None = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
         example_input: Any | None = None,
         seed: int | None = None,
         record_events: bool = False,
@@ -65,9 +63,10 @@ class ReGraMa(UnitReplacement):
             "initializer": initializer,
             "optimizer_state": optimizer_state,
         }
+        method, others = methods_by_layer(regrama, arguments, overrides, per_layer=PER_LAYER)
         super().__init__(
-            regrama(**arguments),  # type: ignore[arg-type]
-            overrides=overriding_methods(regrama, arguments, overrides, per_layer=_PER_LAYER),
+            method,
+            overrides=others,
             include=include,
             exclude=exclude,
             example_input=example_input,

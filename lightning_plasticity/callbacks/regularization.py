@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import lightning.pytorch as pl
@@ -11,22 +10,29 @@ from typing_extensions import override
 
 from lightning_plasticity.callbacks.experience import experience_begins, stream_of
 from lightning_plasticity.callbacks.guards import check_trainer
-from lightning_plasticity.callbacks.parameters import choose_parameters
-from lightning_plasticity.errors import check_choice, check_number, check_seed
-from lightning_plasticity.optim.regularization import Decay, ShrinkPerturb
+from lightning_plasticity.callbacks.lifetime import EngineCallback
+from lightning_plasticity.errors import check_number, check_seed
+from lightning_plasticity.optim.parameters import choose_parameters, warn_untrained
+from lightning_plasticity.optim.regularization import Decay
+from lightning_plasticity.optim.shrink_perturb import ShrinkPerturb, check_moment, check_shrinking
+from lightning_plasticity.units.patterns import Patterns, include_exclude
 
 
-class _DecayCallback(pl.Callback):
+class _DecayCallback(EngineCallback):
     """The lifetime of :class:`~lightning_plasticity.optim.regularization.Decay`, for every optimizer of a module."""
 
-    norm: Literal[1, 2] = 2
-    toward: Literal["zero", "initial"] = "zero"
-
     def __init__(
-        self, strength: float, *, include: Sequence[str] | None = None, exclude: Sequence[str] | None = None
+        self,
+        strength: float,
+        include: Patterns,
+        exclude: Patterns,
+        *,
+        norm: Literal[1, 2] = 2,
+        toward: Literal["zero", "initial"] = "zero",
     ) -> None:
         check_number("strength", strength, "[0, inf)")
-        self.strength, self.include, self.exclude = strength, include, exclude
+        super().__init__(include, exclude)
+        self.strength, self.norm, self.toward = strength, norm, toward
         self.decays: list[Decay] = []
         self._restored: list[dict[str, Any]] = []
 
@@ -36,13 +42,9 @@ class _DecayCallback(pl.Callback):
         return self._generate_state_key(include=self.include, exclude=self.exclude)
 
     @override
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit":
-            check_trainer(self, trainer)
-
-    @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        chosen = tuple(choose_parameters(pl_module, self.include, self.exclude))
+        chosen = choose_parameters(pl_module, self.include, self.exclude)
+        warn_untrained(type(self).__name__, chosen, trainer.optimizers)
         states = self._restored or [decay.state_dict() for decay in self.decays]  # a further fit: the start stays
         self.decays = [
             Decay(optimizer, self.strength, norm=self.norm, toward=self.toward, parameters=chosen)
@@ -55,18 +57,6 @@ class _DecayCallback(pl.Callback):
             decay.attach()
 
     @override
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._detach()
-
-    @override
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._detach()
-
-    @override
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._detach()
-
-    @override
     def state_dict(self) -> dict[str, Any]:
         states = self._restored or [decay.state_dict() for decay in self.decays]
         return {"decays": states} if states and self.toward == "initial" else {}
@@ -75,7 +65,8 @@ class _DecayCallback(pl.Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = state_dict["decays"]
 
-    def _detach(self) -> None:
+    @override
+    def detach(self) -> None:
         for decay in self.decays:
             decay.detach()
 
@@ -94,6 +85,9 @@ class L2Regularization(_DecayCallback):
         >>> trainer = pl.Trainer(callbacks=[L2Regularization(1e-2)], logger=False, accelerator="cpu")
     """
 
+    def __init__(self, strength: float, *, include: Patterns = None, exclude: Patterns = None) -> None:
+        super().__init__(strength, include, exclude)
+
 
 class L1Regularization(_DecayCallback):
     """Move weights toward zero by ``lr * strength`` after every step, and leave them there once they arrive.
@@ -107,7 +101,8 @@ class L1Regularization(_DecayCallback):
         >>> trainer = pl.Trainer(callbacks=[L1Regularization(1e-4)], logger=False, accelerator="cpu")
     """
 
-    norm = 1
+    def __init__(self, strength: float, *, include: Patterns = None, exclude: Patterns = None) -> None:
+        super().__init__(strength, include, exclude, norm=1)
 
 
 class RegenerativeRegularization(_DecayCallback):
@@ -128,7 +123,8 @@ class RegenerativeRegularization(_DecayCallback):
         >>> trainer = pl.Trainer(callbacks=[RegenerativeRegularization(1e-2)], logger=False, accelerator="cpu")
     """
 
-    toward = "initial"
+    def __init__(self, strength: float, *, include: Patterns = None, exclude: Patterns = None) -> None:
+        super().__init__(strength, include, exclude, toward="initial")
 
 
 class ShrinkAndPerturb(pl.Callback):
@@ -142,13 +138,14 @@ class ShrinkAndPerturb(pl.Callback):
         every: ``"experience"``: at the beginning of every experience of a
             :class:`~lightning_plasticity.streams.StreamDataModule` but the first; ``"fit"``: of every further fit with
             this callback; ``"epoch"``: of every epoch but the first; ``"step"``: after every ``every_n_steps`` steps.
-        every_n_steps: Period for ``every="step"``.
+        every_n_steps: Period for ``every="step"``; refused with any other.
         include: Patterns (``*``, ``?``) of parameters to treat; None treats all.
         exclude: Patterns of parameters to leave alone.
         seed: Seed of the noise; None takes the global seed of the first process.
 
     Raises:
-        InvalidArgumentError: If a value is outside its range.
+        InvalidArgumentError: If a value is outside its range, or (when the fit starts) if there is no stream whose
+            experiences could begin.
 
     References:
         Ash and Adams, `On Warm-Starting Neural Network Training` (NeurIPS 2020), section 4. The method of the same name
@@ -166,19 +163,16 @@ class ShrinkAndPerturb(pl.Callback):
         noise: Literal["gaussian", "initialization"] = "gaussian",
         every: Literal["experience", "fit", "epoch", "step"] = "experience",
         every_n_steps: int = 1,
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
         seed: int | None = None,
     ) -> None:
-        check_number("shrink", shrink, "[0, 1]")
-        check_number("noise_std", noise_std, "[0, inf)")
-        check_choice("noise", noise, ("gaussian", "initialization"))
-        check_choice("every", every, ("experience", "fit", "epoch", "step"))
-        check_number("every_n_steps", every_n_steps, "[1, inf)", whole=True)
+        self.include, self.exclude = include_exclude(include, exclude)
+        check_shrinking(shrink, noise_std, noise)
+        check_moment(every, ("experience", "fit", "epoch", "step"), every_n_steps)
         check_seed(seed)
         self.shrink, self.noise_std, self.noise = shrink, noise_std, noise
         self.every, self.every_n_steps, self.seed = every, every_n_steps, seed
-        self.include, self.exclude = include, exclude
         self.engine: ShrinkPerturb | None = None
         self._restored: dict[str, Any] = {}
         self._fits = 0  # completed
@@ -196,12 +190,15 @@ class ShrinkAndPerturb(pl.Callback):
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.every == "experience":
+            stream_of(trainer, ", or act at another moment: every='fit', 'epoch' or 'step'")
         seed = trainer.strategy.broadcast(self.seed if self.seed is not None else torch.initial_seed())
         resumed, noise = bool(self._restored), None if self.engine is None else self.engine.state_dict()
+        chosen = choose_parameters(pl_module, self.include, self.exclude)
+        warn_untrained(type(self).__name__, chosen)
         self.engine = ShrinkPerturb(
-            pl_module, shrink=self.shrink, noise_std=self.noise_std, noise=self.noise, seed=seed,
-            parameters=choose_parameters(pl_module, self.include, self.exclude),
-        )  # fmt: skip
+            pl_module, shrink=self.shrink, noise_std=self.noise_std, noise=self.noise, seed=seed, parameters=chosen
+        )
         if self._restored or noise:
             self.engine.load_state_dict(self._restored or noise or {})
         self._restored = {}

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lightning_plasticity.callbacks.overrides import overriding_methods
 from lightning_plasticity.callbacks.unit_replacement import UnitReplacement
-from lightning_plasticity.methods import self_normalized_resets
+from lightning_plasticity.methods.overrides import Overrides, methods_by_layer
+from lightning_plasticity.methods.self_normalized_resets import PER_LAYER, self_normalized_resets
 from lightning_plasticity.replacement import Initializer, StatePolicy
-
-_PER_LAYER = ("rejection_rate", "every_n_steps", "initializer")
+from lightning_plasticity.units.patterns import Patterns
 
 
 class SelfNormalizedResets(UnitReplacement):
@@ -34,7 +32,7 @@ class SelfNormalizedResets(UnitReplacement):
         example_input: Arguments of ``forward`` for finding the units; default ``pl_module.example_input_array``, else
             the first training batch.
         seed: Seed of the callback's own random numbers; None takes the global seed.
-        record_events: Whether to keep a record of every replacement in ``events``.
+        record_events: Whether to keep a record of every replacement in ``events``; checkpoints hold none of them.
 
     Raises:
         InvalidArgumentError: If an argument is out of its range.
@@ -57,9 +55,9 @@ class SelfNormalizedResets(UnitReplacement):
         prior_weight: float = 100.0,
         initializer: Initializer | None = None,
         optimizer_state: StatePolicy = "fresh",
-        overrides: Mapping[str, Mapping[str, Any]] | None = None,
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
+        overrides: Overrides | None = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
         example_input: Any | None = None,
         seed: int | None = None,
         record_events: bool = False,
@@ -72,9 +70,10 @@ class SelfNormalizedResets(UnitReplacement):
             "initializer": initializer,
             "optimizer_state": optimizer_state,
         }
+        method, others = methods_by_layer(self_normalized_resets, arguments, overrides, per_layer=PER_LAYER)
         super().__init__(
-            self_normalized_resets(**arguments),  # type: ignore[arg-type]
-            overrides=overriding_methods(self_normalized_resets, arguments, overrides, per_layer=_PER_LAYER),
+            method,
+            overrides=others,
             include=include,
             exclude=exclude,
             example_input=example_input,

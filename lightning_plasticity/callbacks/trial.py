@@ -9,12 +9,7 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.utilities.seed import isolate_rng
 
-from lightning_plasticity.units.restoring import (
-    attribute_values_restored,
-    attributes_restored,
-    buffer_values_restored,
-    uncompiled,
-)
+from lightning_plasticity.units.restoring import attributes_restored, uncompiled, values_restored
 
 _MUTED = ("log", "log_dict", "print")
 
@@ -33,8 +28,7 @@ def trial_run(pl_module: pl.LightningModule) -> Generator[None]:
         stack.enter_context(isolate_rng())
         stack.enter_context(uncompiled())
         stack.enter_context(attributes_restored(pl_module))
-        stack.enter_context(attribute_values_restored(pl_module))
-        stack.enter_context(buffer_values_restored(pl_module))
+        stack.enter_context(values_restored(pl_module))
         stack.enter_context(_muted(pl_module))
         yield
 

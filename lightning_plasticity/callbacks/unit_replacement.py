@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
@@ -11,14 +11,16 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_plasticity.callbacks.example import check_example, find_units, has_example
-from lightning_plasticity.callbacks.guards import check_optimizers, check_trainer
-from lightning_plasticity.callbacks.steps import log_to_all
-from lightning_plasticity.errors import check_seed
+from lightning_plasticity.callbacks.guards import check_optimizers
+from lightning_plasticity.callbacks.lifetime import EngineCallback
+from lightning_plasticity.callbacks.steps import LogClock, log_everywhere
+from lightning_plasticity.errors import check_flags, check_seed
 from lightning_plasticity.replacement import Method, ReplacementEvent, UnitReplacer
-from lightning_plasticity.replacement.refusals import checked_method, treatable
+from lightning_plasticity.replacement.refusals import checked_method, checked_overrides, treatable
+from lightning_plasticity.units.patterns import Patterns
 
 
-class UnitReplacement(pl.Callback):
+class UnitReplacement(EngineCallback):
     """Replace hidden units by any method, after every optimizer step.
 
     Finds the units by itself when the fit starts, from ``example_input``, the module's ``example_input_array`` or the
@@ -35,6 +37,10 @@ class UnitReplacement(pl.Callback):
     A unit ages with the optimizer that owns its incoming weights, at each of its steps in which they have a gradient. A
     step that a gradient scaler skips leaves no trace. Layers that no optimizer trains are left alone.
 
+    A checkpoint keeps its state under ``include`` and ``exclude``: two callbacks of one class in a Trainer must differ
+    there, and one that was changed there starts afresh, of which Lightning warns. Units have one callback that replaces
+    them, since it would not know the age of what another has replaced.
+
     Args:
         method: The method, such as :func:`~lightning_plasticity.methods.continual_backprop`.
         overrides: Other methods for the groups whose name matches a pattern (``*``, ``?``); the first match wins. They
@@ -43,15 +49,15 @@ class UnitReplacement(pl.Callback):
         exclude: Patterns of groups to leave alone.
         example_input: Arguments of ``forward`` for finding the units: a tensor, tuple or dict.
         seed: Seed of the callback's own random numbers; None takes the global seed of the first process.
-        record_events: Whether to keep a record of every replacement in ``events``.
+        record_events: Whether to keep a record of every replacement in ``events``; checkpoints hold none of them.
 
     Attributes:
         replacer: The engine, from the start of the first fit.
-        events: A :class:`~lightning_plasticity.replacement.ReplacementEvent` per replacement, if recorded. They are not
-            in the checkpoint.
+        events: A :class:`~lightning_plasticity.replacement.ReplacementEvent` per replacement, if recorded.
 
     Raises:
-        InvalidArgumentError: If ``method`` is none, or ``seed`` no whole number.
+        InvalidArgumentError: If an argument is none of its kind, such as ``method`` no method, or if (when the fit
+            starts) another callback replaces the same units.
 
     Example:
         >>> from lightning_plasticity.methods import continual_backprop
@@ -63,21 +69,22 @@ class UnitReplacement(pl.Callback):
         method: Method,
         *,
         overrides: Mapping[str, Method] | None = None,
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
         example_input: Any | None = None,
         seed: int | None = None,
         record_events: bool = False,
     ) -> None:
+        super().__init__(include, exclude)
         check_seed(seed)
-        self.method, self.overrides = checked_method(method), dict(overrides or {})
-        self.include, self.exclude = include, exclude
+        check_flags(record_events=record_events)
+        self.method, self.overrides = checked_method(method), checked_overrides(overrides)
         self.example_input, self.seed, self.record_events = example_input, seed, record_events
         self.replacer: UnitReplacer | None = None
         self.events: list[ReplacementEvent] = []
         self._restored: dict[str, Any] = {}
         self._expected: dict[int, int] = {}
-        self._logged = 0
+        self._clock = LogClock()
 
     @property
     @override
@@ -85,19 +92,15 @@ class UnitReplacement(pl.Callback):
         return self._generate_state_key(include=self.include, exclude=self.exclude)
 
     @override
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        check_trainer(self, trainer)
-
-    @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         check_optimizers(self, trainer, pl_module)
         check_example(pl_module, self.example_input)
-        self._logged = trainer.global_step
         if has_example(pl_module, self.example_input):  # before a compiled module runs, if only for the sanity check
             self._start(trainer, pl_module, None)
 
     @override
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._clock.start(trainer)
         self._restore()  # the optimizers' own states were restored after `on_fit_start`
 
     @override
@@ -126,19 +129,9 @@ class UnitReplacement(pl.Callback):
             if self.replacer.steps[position] < steps:  # a gradient scaler did not call the optimizer
                 self.replacer.drop_readings(position)
         self._expected.clear()
-        self._log(trainer, self.replacer)
-
-    @override
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._detach()
-
-    @override
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._detach()
-
-    @override
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._detach()
+        if self._clock.strikes(trainer):
+            values = {f"unit_replacement/{name}": value for name, value in self.replacer.metrics().items()}
+            log_everywhere(trainer, pl_module, values)
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -175,13 +168,7 @@ class UnitReplacement(pl.Callback):
         steps = {group.name: ages.step for group, ages in zip(self.replacer.groups, self.replacer.ages, strict=True)}
         self.events[:] = [each for each in self.events if each.step <= steps[each.group]]  # of a tuner's trial steps
 
-    def _log(self, trainer: pl.Trainer, replacer: UnitReplacer) -> None:
-        period = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if not trainer.loggers or not period or trainer.global_step // period == self._logged // period:
-            return
-        self._logged = trainer.global_step
-        log_to_all(trainer, {f"unit_replacement/{name}": value for name, value in replacer.metrics().items()})
-
-    def _detach(self) -> None:
+    @override
+    def detach(self) -> None:
         if self.replacer is not None:
             self.replacer.detach()

@@ -13,19 +13,21 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_plasticity.callbacks.example import find_units, has_example
-from lightning_plasticity.callbacks.guards import check_trainer
-from lightning_plasticity.callbacks.parameters import choose_parameters
+from lightning_plasticity.callbacks.lifetime import EngineCallback
 from lightning_plasticity.callbacks.scaling import scaler_of, will_be_skipped
-from lightning_plasticity.callbacks.steps import log_to_all
-from lightning_plasticity.errors import StateMismatchError, check_choice, check_seed
+from lightning_plasticity.callbacks.steps import LogClock, log_everywhere
+from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, check_choice, check_seed
 from lightning_plasticity.optim import HesScale, SampledGaussNewton, UtilityGate
 from lightning_plasticity.optim.gate import attached_gates
+from lightning_plasticity.optim.gate_arguments import check_per
 from lightning_plasticity.optim.ggn import only_loss
+from lightning_plasticity.optim.parameters import choose_parameters, warn_untrained
 from lightning_plasticity.optim.settings import Perturbation
 from lightning_plasticity.units import UnitGroup
+from lightning_plasticity.units.patterns import Patterns
 
 
-class UPGDPerturbation(pl.Callback):
+class UPGDPerturbation(EngineCallback):
     """Hold back and perturb gradients by the utility of what they would change (UPGD), before any optimizer.
 
     Acts on the gradients of every optimizer step, once they are complete: accumulated, averaged over processes,
@@ -35,7 +37,11 @@ class UPGDPerturbation(pl.Callback):
 
     Logs at the Trainer's ``log_every_n_steps``, for every gated parameter (or group of units):
     ``upgd/neutral/<name>``, the share of entries whose scaled utility lies within 0.02 of 1/2, which the gate treats
-    alike; with ``scaling="global"`` that is nearly everything but the output layer, in the steady state.
+    alike; with ``scaling="global"`` that is nearly everything but the output layer, in the steady state. Other
+    callbacks can monitor it, since it is among the Trainer's ``callback_metrics``.
+
+    A checkpoint keeps its state under ``per``, ``include`` and ``exclude``: two of these callbacks in one Trainer must
+    differ there, and one that was changed there starts afresh, of which Lightning warns.
 
     Args:
         noise_std: Standard deviation of the noise, on the scale of the gradient: under plain gradient descent weights
@@ -45,7 +51,8 @@ class UPGDPerturbation(pl.Callback):
             and the output layer passes unchanged.
         scaling: What a utility is divided by before the sigmoid: the largest of all (``"global"``), the norm over the
             incoming weights of the unit, or over the units of the group (``"local"``), or the largest absolute value
-            of all (``"abs"``). ``"none"`` leaves utilities out: noise only.
+            of all (``"abs"``). ``"none"`` leaves utilities out: noise only. *All* are those of one optimizer: each of
+            several has a gate and a largest utility of its own.
         correction: ``"paper"`` corrects utility and divisor for the start of the running average; ``"reference"`` only
             the utility, as the published code does.
         protecting: Whether the gradient is held back as well, or only the noise.
@@ -83,33 +90,30 @@ class UPGDPerturbation(pl.Callback):
         gate_scale: float = 1.0,
         curvature: Literal["hesscale", "ggn_mc"] | None = None,
         when: Literal["before_clipping", "after_clipping"] = "before_clipping",
-        include: Sequence[str] | None = None,
-        exclude: Sequence[str] | None = None,
+        include: Patterns = None,
+        exclude: Patterns = None,
         example_input: Any | None = None,
         seed: int | None = None,
     ) -> None:
+        super().__init__(include, exclude)
         self.settings = Perturbation(noise_std, decay_rate, scaling, correction, protecting, gate_scale)
-        check_choice("per", per, ("weight", "unit"))
+        check_per(per, example_input)
         check_choice("when", when, ("before_clipping", "after_clipping"))
         check_choice("curvature", curvature, ("hesscale", "ggn_mc", None))
         check_seed(seed)
         self.per, self.when, self.curvature, self.seed = per, when, curvature, seed
-        self.include, self.exclude, self.example_input = include, exclude, example_input
+        self.example_input = example_input
         self.gates: list[UtilityGate | None] = []
         self._source: HesScale | SampledGaussNewton | None = None
         self._restored: list[dict[str, Any]] = []
         self._restored_samples: dict[str, Any] = {}
         self._names: dict[Tensor, str] = {}
+        self._clock = LogClock()
 
     @property
     @override
     def state_key(self) -> str:
         return self._generate_state_key(per=self.per, include=self.include, exclude=self.exclude)
-
-    @override
-    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        if stage == "fit":
-            check_trainer(self, trainer)
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -124,6 +128,10 @@ class UPGDPerturbation(pl.Callback):
         self.gates = []
         if self.per == "weight" or has_example(pl_module, self.example_input):
             self._build(trainer, pl_module, None)
+
+    @override
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._clock.start(trainer)
 
     @override
     def on_train_batch_start(
@@ -152,21 +160,8 @@ class UPGDPerturbation(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        every = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if trainer.loggers and self.settings.scaling != "none" and trainer.global_step % every == 0:
-            log_to_all(trainer, self.metrics())
-
-    @override
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._detach()
-
-    @override
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        self._detach()
-
-    @override
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        self._detach()
+        if self._clock.strikes(trainer) and self.settings.scaling != "none":
+            log_everywhere(trainer, pl_module, self.metrics())
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -210,8 +205,20 @@ class UPGDPerturbation(pl.Callback):
             if gate is not None and state:
                 gate.load_state_dict(state)
         self._restored = []
+        self._refuse_nothing(trainer)
         self._refuse_overlap(trainer)
         self._attach()
+
+    def _refuse_nothing(self, trainer: pl.Trainer) -> None:
+        """Refuse a fit in which nothing can ever be gated, and warn of one in which nothing is as yet."""
+        gated = {p: self._names[p] for gate in self.gates if gate is not None for p in gate.gated()}
+        if not gated:
+            raise InvalidArgumentError(
+                f"include={self.include!r} and exclude={self.exclude!r}, which choose nothing that an optimizer has",
+                f"some of the parameters that {type(trainer.lightning_module).__name__}.configure_optimizers returns",
+                "Correct the patterns, or give the parameters to an optimizer, frozen or not, before the fit starts",
+            )
+        warn_untrained(type(self).__name__, gated)
 
     def _refuse_overlap(self, trainer: pl.Trainer) -> None:
         """Refuse gates that share parameters with those of another callback, or with what the user has attached."""
@@ -238,8 +245,7 @@ class UPGDPerturbation(pl.Callback):
         """Return the gate of an optimizer; None if it owns nothing to gate."""
         owned = {parameter for group in optimizer.param_groups for parameter in group["params"]}
         units = [group for group in units if any(slot.tensor in owned for slot in group.incoming)]
-        parameters = [parameter for parameter in parameters if parameter in owned]
-        if not (units or parameters):
+        if not (units or any(parameter in owned for parameter in parameters)):
             return None
         return UtilityGate(
             optimizer,
@@ -258,7 +264,8 @@ class UPGDPerturbation(pl.Callback):
                 if gate is not None:
                     gate.attach()
 
-    def _detach(self) -> None:
+    @override
+    def detach(self) -> None:
         if isinstance(self._source, SampledGaussNewton):
             self._source.detach()
         for gate in self.gates:

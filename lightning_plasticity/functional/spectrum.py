@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import InvalidArgumentError, check_flags
 
 Positions = Literal["samples", "mean"]
 
@@ -138,6 +138,7 @@ def spectrum(features: Tensor, centered: bool, noise_floor: float | None, positi
         >>> spectrum(torch.diag(torch.tensor([1.0, 0.1])), centered=False, noise_floor=0.2, positions="samples")
         tensor([1., 0.], dtype=torch.float64)
     """
+    check_flags(centered=centered)
     rows = as_samples(features, positions).double()
     if centered and rows.shape[0]:
         rows = rows - rows.mean(0)

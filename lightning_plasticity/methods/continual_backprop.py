@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from lightning_plasticity.errors import check_flags
 from lightning_plasticity.replacement import (
     Contribution,
     Edit,
@@ -15,6 +16,9 @@ from lightning_plasticity.replacement import (
     Utility,
     ZeroOutgoing,
 )
+
+PER_LAYER = ("replacement_rate", "maturity_threshold", "initializer", "keep_mean_output")
+"""The arguments that may differ between layers."""
 
 
 def continual_backprop(
@@ -56,6 +60,7 @@ def continual_backprop(
         >>> continual_backprop(replacement_rate=1e-3).selection
         LowestMature(replacement_rate=0.001, maturity_threshold=100)
     """
+    check_flags(keep_mean_output=keep_mean_output)
     transfer: tuple[Edit, ...] = (KeepMeanOutput(decay_rate),) if keep_mean_output else ()
     return Method(
         utility=Contribution(decay_rate) if utility is None else utility,

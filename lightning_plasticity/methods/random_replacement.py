@@ -5,6 +5,9 @@ from __future__ import annotations
 from lightning_plasticity.methods.continual_backprop import continual_backprop
 from lightning_plasticity.replacement import Initializer, Method, Random, StatePolicy
 
+PER_LAYER = ("replacement_rate", "maturity_threshold", "initializer")
+"""The arguments that may differ between layers."""
+
 
 def random_replacement(
     replacement_rate: float = 1e-4,

@@ -13,6 +13,9 @@ from lightning_plasticity.replacement import (
     ZeroOutgoing,
 )
 
+PER_LAYER = ("threshold", "every_n_steps", "initializer")
+"""The arguments that may differ between layers."""
+
 
 def redo(
     threshold: float = 0.025,

@@ -13,6 +13,9 @@ from lightning_plasticity.replacement import (
     ZeroOutgoing,
 )
 
+PER_LAYER = ("rejection_rate", "every_n_steps", "initializer")
+"""The arguments that may differ between layers."""
+
 
 def self_normalized_resets(
     rejection_rate: float = 0.01,

@@ -142,6 +142,7 @@ class SaturatedUnitRatio(FrequencyMetric):
         positions: Positions = "samples",
         **kwargs: Any,
     ) -> None:
+        check_number("tolerance", tolerance, "[0, inf)")
         numbers = "_".join(f"{number:g}".replace(".", "p") for number in (*bounds, tolerance))
         super().__init__(positions, f"saturated_{numbers}", **kwargs)
         check_number("frequency", frequency, "(0, 1]")

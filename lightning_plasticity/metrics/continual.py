@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import InvalidArgumentError, check_number
 from lightning_plasticity.functional import continual as functional
 from lightning_plasticity.metrics.base import PlasticityMetric, Reads
 
@@ -43,8 +43,7 @@ class AccuracyMatrix(PlasticityMetric):
 
     def __init__(self, num_experiences: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if num_experiences < 1:
-            raise InvalidArgumentError(f"num_experiences={num_experiences}", "at least 1", "Pass the stream's length")
+        check_number("num_experiences", num_experiences, "[1, inf)", whole=True, remedy="Pass the stream's length")
         self.num_experiences = num_experiences
         zeros = torch.zeros(num_experiences, num_experiences, dtype=torch.int64)
         self.add_state("right", zeros, dist_reduce_fx="sum")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import InvalidArgumentError, check_number
 from lightning_plasticity.functional.dormancy import relative_scores, share_of_units
 from lightning_plasticity.functional.spectrum import Positions, as_samples
 from lightning_plasticity.metrics.base import PlasticityMetric, Reads
@@ -101,8 +101,7 @@ class MagnitudeMetric(UnitMetric):
 
     def __init__(self, threshold: float, positions: Positions, state: str = "magnitude", **kwargs: Any) -> None:
         super().__init__(positions, state, **kwargs)
-        if not threshold >= 0:
-            raise InvalidArgumentError(f"threshold={threshold}", "a score in [0, ∞)", "Use 0.025 or 0.1 as the paper")
+        check_number("threshold", threshold, "[0, inf)", remedy="Use 0.025 or 0.1 as the paper")
         self.threshold = threshold
 
     @override

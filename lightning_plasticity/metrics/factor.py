@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import InvalidArgumentError, check_flags, check_number
 from lightning_plasticity.functional.spectrum import (
     Positions,
     as_samples,
@@ -52,8 +52,7 @@ class FactorMetric(PlasticityMetric):
 
     def __init__(self, *, positions: Positions = "samples", max_features: int = 2048, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        if max_features < 1:
-            raise InvalidArgumentError(f"max_features={max_features}", "at least 1", "Use the default of 2048")
+        check_number("max_features", max_features, "[1, inf)", whole=True, remedy="Use the default of 2048")
         self.positions, self.max_features = positions, max_features
         # Torchmetrics lets metrics share a state if its names agree: what changes the update must be in the name.
         self._factor_name = f"factor_of_{positions}_{max_features}"
@@ -171,8 +170,9 @@ class SpectralMetric(FactorMetric):
         **kwargs: Any,
     ) -> None:
         super().__init__(positions=positions, max_features=max_features, **kwargs)
-        if noise_floor is not None and not 0 <= noise_floor < 1:
-            raise InvalidArgumentError(f"noise_floor={noise_floor}", "a share in [0, 1), or None", "Correct it")
+        check_flags(centered=centered)
+        if noise_floor is not None:
+            check_number("noise_floor", noise_floor, "[0, 1)", meaning="a share of the largest singular value")
         self.centered, self.noise_floor = centered, noise_floor
 
     def singular_values(self) -> Tensor:

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_plasticity.errors import InvalidArgumentError, check_number
-from lightning_plasticity.functional.plasticity import sample_plasticity
+from lightning_plasticity.errors import check_number
+from lightning_plasticity.functional.plasticity import check_losses, sample_plasticity
 from lightning_plasticity.metrics.base import PlasticityMetric, Reads
 
 
@@ -59,14 +59,9 @@ class SamplePlasticity(PlasticityMetric):
             loss_after: Losses after it, of the same shape.
 
         Raises:
-            InvalidArgumentError: If the shapes differ.
+            InvalidArgumentError: If they are no tensors of one shape.
         """
-        if loss_before.shape != loss_after.shape:
-            raise InvalidArgumentError(
-                f"losses of the shapes {tuple(loss_before.shape)} and {tuple(loss_after.shape)}",
-                "one loss before and one after the update for every sample",
-                "Reduce both losses in the same way",
-            )
+        check_losses(loss_before, loss_after)
         values = sample_plasticity(loss_before.detach(), loss_after.detach(), self.eps)
         self.plasticity_total = self.plasticity_total + values.sum(dtype=torch.float64)
         self.plasticity_samples = self.plasticity_samples + values.numel()

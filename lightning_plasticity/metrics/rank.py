@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_plasticity.errors import InvalidArgumentError, check_number
+from lightning_plasticity.errors import check_number
 from lightning_plasticity.functional import rank
 from lightning_plasticity.metrics.factor import SpectralMetric
 
@@ -61,6 +61,7 @@ class RankMe(SpectralMetric):
 
     def __init__(self, epsilon: float = 1e-7, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_number("epsilon", epsilon, "[0, inf)")
         self.epsilon = epsilon
 
     @override
@@ -151,8 +152,7 @@ class ApproximateRank(SpectralMetric):
     def __init__(self, threshold: float = 0.99, power: int = 2, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         check_number("threshold", threshold, "(0, 1]")
-        if power not in {1, 2}:
-            raise InvalidArgumentError(f"power={power}", "1 or 2", "Use 2 for variance, 1 for the Nature paper's rank")
+        check_number("power", power, "[1, 2]", whole=True, remedy="Use 2 for variance, 1 for the Nature paper's rank")
         self.threshold, self.power = threshold, power
 
     @override
@@ -184,6 +184,8 @@ class NumericalRank(SpectralMetric):
 
     def __init__(self, tolerance: float | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if tolerance is not None:
+            check_number("tolerance", tolerance, "[0, inf)")
         self.tolerance = tolerance
 
     @override
@@ -214,6 +216,7 @@ class FeatureRank(SpectralMetric):
 
     def __init__(self, epsilon: float = 0.01, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        check_number("epsilon", epsilon, "[0, inf)")
         self.epsilon = epsilon
 
     @override

@@ -21,8 +21,21 @@ class DiagonalMemory:
         """Whether a backward pass was announced that has not begun."""
         return False
 
-    def expect(self) -> None:
-        """Prepare for a backward pass: entries whose gradient was set to None are forgotten with it."""
+    def expect(self, loss: object) -> None:
+        """Prepare for a backward pass: entries whose gradient was set to None are forgotten with it.
+
+        Args:
+            loss: What it will begin from.
+
+        Raises:
+            InvalidArgumentError: If that is no tensor of one number.
+        """
+        if not isinstance(loss, Tensor) or loss.numel() != 1:
+            raise InvalidArgumentError(
+                f"a loss of shape {list(loss.shape)}" if isinstance(loss, Tensor) else f"loss={loss!r}",
+                "a tensor of one number, from which the backward pass begins",
+                "Write `hesscale.watch(loss).backward()`; reduce losses to their mean or sum first",
+            )
         for parameter in [p for p in self._diagonal if p.grad is None]:
             del self._diagonal[parameter]
         self._averaged, self._taken = False, set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,14 +12,17 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
-from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, UnsupportedOptimizerError
-from lightning_plasticity.optim.gate_arguments import groups_to_gate, refuse_unsuitable, tensors_to_gate
+from lightning_plasticity.errors import InvalidArgumentError, UnsupportedOptimizerError, check_entries
+from lightning_plasticity.optim.gate_arguments import refuse_unsuitable
 from lightning_plasticity.optim.gated import Curvature, check_curvature
+from lightning_plasticity.optim.gates import Gates
 from lightning_plasticity.optim.noise import NoiseSource
+from lightning_plasticity.optim.parameters import checked_parameters
 from lightning_plasticity.optim.settings import Correction, Perturbation, Scaling
 from lightning_plasticity.optim.unit_gates import UnitGates
 from lightning_plasticity.optim.weight_gates import WeightGates
 from lightning_plasticity.units import UnitGroup, UnitMap
+from lightning_plasticity.units.unit_map import checked_groups
 
 
 class UtilityGate:
@@ -38,7 +41,8 @@ class UtilityGate:
         decay_rate: Decay of the running utility, in ``[0, 1)``.
         scaling: What a utility is divided by: the largest of all (``"global"``), the norm over the incoming weights of
             the unit, or over the units of the group (``"local"``), or the largest absolute value of all (``"abs"``).
-            ``"none"`` leaves utilities out: the gradient passes with noise, as in perturbed gradient descent.
+            ``"none"`` leaves utilities out: the gradient passes with noise, as in perturbed gradient descent. *All* are
+            those of this optimizer, whatever other gates see.
         correction: ``"paper"`` or ``"reference"``, see :class:`~lightning_plasticity.optim.UPGD`.
         protecting: Whether the gradient is held back as well, or only the noise.
         gate_scale: Factor of the gate: 1 leaves half of the gradient of a weight without utility, 2 all of it.
@@ -53,7 +57,8 @@ class UtilityGate:
         StateMismatchError: If ``units`` are of a model that has changed.
         UnsupportedOptimizerError: If the optimizer evaluates the loss several times in a step (LBFGS), or is itself one
             of UPGD.
-        UnsupportedModelError: If units are read by frozen weights only, so that their utility is unknown.
+        UnsupportedModelError: If ``units`` has no group, or they are read by frozen weights only, so that their utility
+            is unknown.
 
     Note:
         The utility of a unit is the sum of the utilities of its outgoing weights. For units that linear layers and
@@ -97,9 +102,9 @@ class UtilityGate:
         self.optimizer = optimizer
         self.noise = NoiseSource(seed)
         self.gates: Gates = (
-            WeightGates(self.settings, tensors_to_gate(parameters), curvature)
+            WeightGates(self.settings, checked_parameters(parameters), curvature)
             if units is None
-            else UnitGates(self.settings, groups_to_gate(units), curvature)
+            else UnitGates(self.settings, checked_groups(units), curvature)
         )
         self._handle: RemovableHandle | None = None
         self._refuse_nothing(optimizer)
@@ -149,7 +154,7 @@ class UtilityGate:
         Raises:
             InvalidArgumentError: If the gate has one utility per weight, or ``units`` are none.
             StateMismatchError: If they are of a model that has changed.
-            UnsupportedModelError: If units are read by frozen weights only.
+            UnsupportedModelError: If there are none, or units are read by frozen weights only.
         """
         if not isinstance(self.gates, UnitGates):
             raise InvalidArgumentError(
@@ -157,7 +162,25 @@ class UtilityGate:
                 "a UtilityGate that was built with `units`",
                 "Leave `regroup` out: weights keep their utilities as long as the optimizer has them",
             )
-        self.gates.regroup(groups_to_gate(units))
+        self.gates.regroup(checked_groups(units))
+
+    def choose(self, parameters: Iterable[Tensor] | None) -> None:
+        """Gate other parameters from now on; those that were gated before keep their utilities and clocks.
+
+        Args:
+            parameters: The parameters; None gates all of the optimizer.
+
+        Raises:
+            InvalidArgumentError: If the gate has one utility per unit, or ``parameters`` are none of the optimizer's.
+        """
+        if not isinstance(self.gates, WeightGates):
+            raise InvalidArgumentError(
+                "parameters for a gate with one utility per unit",
+                "a UtilityGate that was built without `units`",
+                "Use `regroup(units)`: what writes the units is gated",
+            )
+        self.gates.choose(checked_parameters(parameters))
+        self._refuse_nothing(self.optimizer)
 
     def __enter__(self) -> Self:
         return self.attach()
@@ -174,6 +197,10 @@ class UtilityGate:
         A parameter (or unit) without a gradient is skipped: its utility and its clock stay.
         """
         self.gates.apply(self.optimizer, self.noise)
+
+    def gated(self) -> set[Tensor]:
+        """Return the parameters of the optimizer that are gated; of units those that write them."""
+        return self.gates.gated(self.optimizer)
 
     @torch.no_grad()
     def scaled_utilities(self) -> dict[Tensor | str, Tensor]:
@@ -193,7 +220,7 @@ class UtilityGate:
         Raises:
             UnsupportedOptimizerError: If one of them has a parameter in common with this gate.
         """
-        own = self.gates.gated(self.optimizer)
+        own = self.gated()
         for other in others:
             if other is not self and (common := own & other.gates.gated(self.optimizer)):
                 raise UnsupportedOptimizerError(
@@ -250,13 +277,18 @@ class UtilityGate:
 
         Raises:
             StateMismatchError: If it belongs to other parameters or units; nothing is changed then.
+
+        Example:
+            >>> optimizer = torch.optim.SGD(torch.nn.Linear(3, 1).parameters(), lr=0.1)
+            >>> saved = UtilityGate(optimizer, seed=0).state_dict()  # torch.save and torch.load keep it as it is
+            >>> UtilityGate(optimizer).load_state_dict(saved)
         """
-        if self.gates.kind not in state_dict:
-            raise StateMismatchError(
-                f"a saved state with {sorted(state_dict)}",
-                f"utilities of {self.gates.kind}",
-                "Resume with the settings that wrote the state (one utility per weight, or per unit), or drop it",
-            )
+        check_entries(
+            state_dict,
+            "noise",
+            self.gates.kind,
+            remedy="Resume with the settings that wrote the state (one utility per weight, or per unit), or drop it",
+        )
         self.gates.load_state_dict(self.optimizer, state_dict[self.gates.kind])
         self.noise.load_state_dict(state_dict["noise"])
 
@@ -265,24 +297,3 @@ def attached_gates(optimizer: Optimizer) -> list[UtilityGate]:
     """Return the gates that are attached to an optimizer."""
     owners = [getattr(hook, "__self__", None) for hook in optimizer._optimizer_step_pre_hooks.values()]
     return [owner for owner in owners if isinstance(owner, UtilityGate)]
-
-
-class Gates(Protocol):
-    """One way to assign utilities: to weights or to units."""
-
-    kind: str
-
-    def apply(self, optimizer: Optimizer, noise: NoiseSource) -> None:
-        """Observe the gradients of the optimizer's parameters and gate them, in place."""
-
-    def gated(self, optimizer: Optimizer) -> set[Tensor]:
-        """Return the parameters of the optimizer that are gated."""
-
-    def scaled(self, optimizer: Optimizer) -> dict[Tensor | str, Tensor]:
-        """Return the scaled utilities."""
-
-    def state_dict(self, optimizer: Optimizer) -> Any:
-        """Return the running utilities and clocks."""
-
-    def load_state_dict(self, optimizer: Optimizer, state: Any) -> None:
-        """Take them over."""

@@ -2,57 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-
-from torch import Tensor
 from torch.optim import LBFGS, Optimizer
 
-from lightning_plasticity.errors import InvalidArgumentError, UnsupportedOptimizerError, check_optimizer
+from lightning_plasticity.errors import InvalidArgumentError, UnsupportedOptimizerError, check_choice, check_optimizer
 from lightning_plasticity.optim.gated import GatedOptimizer
-from lightning_plasticity.units import UnitGroup, UnitMap
 
 
-def tensors_to_gate(parameters: object) -> list[Tensor] | None:
-    """Return the parameters to gate; None for all.
-
-    Args:
-        parameters: The value of the argument ``parameters``.
-
-    Raises:
-        InvalidArgumentError: If it holds no parameter, or something else.
-    """
-    if parameters is None:
-        return None
-    found = [] if isinstance(parameters, Tensor) or not isinstance(parameters, Iterable) else list(parameters)
-    if not found or not all(isinstance(each, Tensor) for each in found):
-        raise InvalidArgumentError(
-            f"parameters={parameters!r}" if not found else f"parameters with {found[0]!r} among them",
-            "tensors, such as `model.parameters()`",
-            "Pass the parameters themselves, in a list; None gates all of the optimizer",
-        )
-    return found
-
-
-def groups_to_gate(units: object) -> tuple[UnitGroup, ...]:
-    """Return the groups to gate.
+def check_per(per: object, example_input: object) -> None:
+    """Refuse what there is no utility per, and an example for finding units without need of units.
 
     Args:
-        units: The value of the argument ``units``.
+        per: The value of the argument ``per``.
+        example_input: The value of the argument ``example_input``.
 
     Raises:
-        InvalidArgumentError: If it holds no group, or something else.
-        StateMismatchError: If it is the map of a model that has changed.
+        InvalidArgumentError: If one is refused.
     """
-    if isinstance(units, UnitMap):
-        units.check_bound()
-    found = tuple(units) if isinstance(units, (UnitMap, Sequence)) else ()
-    if not found or not all(isinstance(each, UnitGroup) for each in found):
+    check_choice("per", per, ("weight", "unit"))
+    if per == "weight" and example_input is not None:
         raise InvalidArgumentError(
-            "units without a group" if isinstance(units, (UnitMap, Sequence)) and not found else f"units={units!r}",
-            "a UnitMap, or a sequence of its groups",
-            "Pass `discover_units(model, example)`, or leave `units` out for one utility per weight",
+            "`example_input` with per='weight'",
+            "per='unit', which finds units with it",
+            "Leave `example_input` out, or pass per='unit'",
         )
-    return found
 
 
 def refuse_unsuitable(optimizer: Optimizer) -> None:

@@ -16,6 +16,9 @@ from lightning_plasticity.errors import (
     InvalidArgumentError,
     StateMismatchError,
     UnsupportedOptimizerError,
+    check_choice,
+    check_entries,
+    check_flags,
     check_number,
 )
 from lightning_plasticity.optim.blocks import Block, Treated, Workspace, blocks, gathered, precise_dtype
@@ -50,7 +53,8 @@ def check_curvature(curvature: object) -> None:
     Raises:
         InvalidArgumentError: If it is refused.
     """
-    if curvature is not None and not isinstance(curvature, Curvature):
+    is_source = isinstance(curvature, Curvature) and not isinstance(curvature, type)
+    if curvature is not None and not is_source:
         raise InvalidArgumentError(
             f"curvature={curvature!r}",
             "None, or a source of second derivatives such as HesScale",
@@ -113,6 +117,8 @@ class GatedOptimizer(Optimizer, ABC):
         if not isinstance(group["lr"], Tensor):
             check_number("lr", group["lr"], "[0, inf)")
         check_number("weight_decay", group["weight_decay"], "[0, inf)")
+        check_flags(**{name: group[name] for name in ("gated", "maximize", "capturable")})
+        check_choice("foreach", group["foreach"], (True, False, None))
         Perturbation(**{name: group[name] for name in _SETTINGS})
         for i, parameter in enumerate(group["params"]):
             refuse(parameter, f"parameter {i} of group {len(self.param_groups) - 1}", type(self).__name__)
@@ -202,12 +208,7 @@ class GatedOptimizer(Optimizer, ABC):
         Raises:
             StateMismatchError: If the state is that of another optimizer.
         """
-        if "noise" not in state_dict:
-            raise StateMismatchError(
-                f"a state with the entries {sorted(state_dict)}",
-                f"a state of {type(self).__name__}, which has an entry 'noise'",
-                "Load the state of the optimizer that wrote it, or start afresh",
-            )
+        check_entries(state_dict, "state", "param_groups", "noise")
         remembered = {"step", "utility", *self.extra_state()}
         if foreign := [state for state in state_dict["state"].values() if set(state) != remembered]:
             raise StateMismatchError(

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.hooks import RemovableHandle
 
-from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError, check_number
+from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError, check_module, check_number
 from lightning_plasticity.optim.diagonal import DiagonalMemory
 from lightning_plasticity.optim.noise import NoiseSource
 
@@ -53,6 +53,7 @@ class SampledGaussNewton(DiagonalMemory):
 
     def __init__(self, model: nn.Module, loss: nn.Module, *, samples: int = 1, seed: int | None = None) -> None:
         super().__init__()
+        check_module(model)
         check_number("samples", samples, "[1, inf)", whole=True)
         _check_loss(loss)
         self.model, self.loss, self.samples = model, loss, samples
@@ -83,6 +84,7 @@ class SampledGaussNewton(DiagonalMemory):
             The loss itself.
 
         Raises:
+            InvalidArgumentError: If the loss is no scalar.
             UnsupportedModelError: If layers without a rule have run since the last call.
         """
         norms = [n for m, n in self._names.items() if isinstance(m, _BatchNorm) and m.training]
@@ -93,7 +95,7 @@ class SampledGaussNewton(DiagonalMemory):
                 "linear layers, convolutions, pooling, activations, and batch normalisation in evaluation mode",
                 _REMEDY,
             )
-        self.expect()
+        self.expect(loss)
         self._during.close()  # open still if the last backward pass has failed
         if loss.requires_grad:
             self._start = loss.register_hook(lambda gradient: self._begin(scale))  # type: ignore[no-untyped-call]

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import Node
 from torch.utils.hooks import RemovableHandle
 
-from lightning_plasticity.errors import UnsupportedModelError
+from lightning_plasticity.errors import UnsupportedModelError, check_module
 from lightning_plasticity.optim.diagonal import DiagonalMemory
 from lightning_plasticity.optim.hesscale_rules import LEAF
 from lightning_plasticity.optim.hesscale_table import BROADCASTS, MOVES, RULES
@@ -39,6 +39,9 @@ class HesScale(DiagonalMemory):
     Args:
         model: Names its parameters in messages.
 
+    Raises:
+        InvalidArgumentError: If ``model`` is none.
+
     References:
         Elsayed, Farrahi, Dangel and Mahmood, `Revisiting Scalable Hessian Diagonal Approximations for Applications in
         Reinforcement Learning` (ICML 2024). After Becker and LeCun (1989), with an exact output layer. Average pooling
@@ -55,6 +58,7 @@ class HesScale(DiagonalMemory):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
+        check_module(model)
         self.model = model
         self._sweep = _Sweep(self, 1.0)
 
@@ -74,9 +78,10 @@ class HesScale(DiagonalMemory):
             The loss itself, so that ``hesscale.watch(loss).backward()`` reads well.
 
         Raises:
+            InvalidArgumentError: If the loss is no scalar.
             UnsupportedModelError: If the loss depends on parameters through an operation without a rule.
         """
-        self.expect()
+        self.expect(loss)
         self._sweep.cancel()
         self._sweep = _Sweep(self, scale)
         if loss.grad_fn is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lightning_plasticity.errors import check_seed
+from lightning_plasticity.errors import check_entries, check_seed
 
 _OFFSET = 0x5DEECE66D  # so that the noise does not repeat the very numbers that initialised the weights
 _SEEDS = 2**63 - 1
@@ -87,6 +87,10 @@ class NoiseSource:
 
         Args:
             state_dict: What :meth:`state_dict` returned. A device without an entry starts from the seed.
+
+        Raises:
+            StateMismatchError: If it is something else.
         """
+        check_entries(state_dict, "seed")
         self._seed, self._agreed, self._generators = int(state_dict["seed"]), True, {}
         self._restored = {key: state.cpu() for key, state in state_dict.items() if isinstance(state, Tensor)}

@@ -1,26 +1,28 @@
-"""What is done to weights after an optimizer step: decays toward zero or the initial weights, shrink and perturb."""
+"""What is done to weights after an optimizer step: decays toward zero or the initial weights."""
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
 from lightning_plasticity.errors import (
+    InvalidArgumentError,
     StateMismatchError,
-    UnsupportedModelError,
     check_choice,
+    check_entries,
     check_number,
     check_optimizer,
 )
-from lightning_plasticity.optim.noise import NoiseSource
+from lightning_plasticity.optim.parameters import checked_parameters
 
 
 class AfterStep(ABC):
@@ -80,9 +82,11 @@ class Decay(AfterStep):
 
     Args:
         optimizer: The optimizer.
-        strength: The factor :math:`\lambda`, at least 0.
+        strength: The factor :math:`\lambda`, at least 0. With ``norm=2`` there is a warning if it exceeds the inverse
+            of the learning rate, since steps then lead past the target.
         norm: 1 or 2.
-        toward: ``"zero"`` or ``"initial"``: the weights at construction (or those of a loaded state).
+        toward: ``"zero"`` or ``"initial"``: the weights at construction (or those of a loaded state); those of a
+            parameter that the optimizer gets later, after its first step.
         parameters: The parameters to treat; None treats all.
 
     Raises:
@@ -94,7 +98,7 @@ class Decay(AfterStep):
         the loss.
 
     Example:
-        >>> layer = nn.Linear(1, 1, bias=False)
+        >>> layer = torch.nn.Linear(1, 1, bias=False)
         >>> _ = layer.weight.data.fill_(2.0)
         >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
         >>> layer(torch.zeros(1, 1)).sum().backward()
@@ -118,18 +122,44 @@ class Decay(AfterStep):
         check_choice("toward", toward, ("zero", "initial"))
         super().__init__(optimizer)
         self.strength, self.norm, self.toward = strength, norm, toward
-        self.chosen = None if parameters is None else set(parameters)
-        self.initial = {p: p.detach().clone() for p, _ in self._treated()} if toward == "initial" else {}
+        chosen = checked_parameters(parameters)
+        self.chosen = None if chosen is None else set(chosen)
+        self.initial: dict[Tensor, Tensor] = {}
+        if toward == "initial":
+            for parameter, _ in self._treated():
+                self._initial(parameter)
+        self._has_warned = False
 
     def act(self) -> None:
         """Let every treated parameter that has a gradient decay once."""
         for parameter, group in self._treated():
             if parameter.grad is not None:
                 rate = group["lr"] * self.strength
+                self._warn_of_overshoot(rate)
                 if self.toward == "zero":
                     _pull(parameter, None, rate, self.norm)
                 else:
-                    _pull(parameter, self.initial[parameter].to(parameter.device), rate, self.norm)
+                    _pull(parameter, self._initial(parameter).to(parameter.device), rate, self.norm)
+
+    def _initial(self, parameter: Tensor) -> Tensor:
+        """Return where a parameter started: at construction, or when the optimizer got it."""
+        if parameter not in self.initial:
+            self.initial[parameter] = parameter.detach().clone()
+        return self.initial[parameter]
+
+    def _warn_of_overshoot(self, rate: float | Tensor) -> None:
+        """Warn once if a step leads past the target; a learning rate on a device is not read."""
+        is_known = not isinstance(rate, Tensor) or rate.device.type == "cpu"
+        if self.norm == 1 or self._has_warned or not is_known or rate <= 1:
+            return
+        self._has_warned = True
+        warning = InvalidArgumentError(
+            f"a decay of {type(self.optimizer).__name__} with lr * strength = {float(rate):.3g}, whose steps lead past "
+            f"{'zero' if self.toward == 'zero' else 'the initial weights'}" + ", farther each time" * bool(rate > 2),
+            "at most 1, which leads there in one step",
+            f"Pass a `strength` below {1 / float(rate) * self.strength:.3g}, or lower the learning rate",
+        )
+        warnings.warn(str(warning), stacklevel=2)
 
     def _treated(self) -> list[tuple[Tensor, dict[str, Any]]]:
         return [
@@ -141,7 +171,7 @@ class Decay(AfterStep):
 
     def state_dict(self) -> dict[str, Any]:
         """Return the initial weights, in the optimizer's order; empty toward zero."""
-        return {"initial": [self.initial[p] for p, _ in self._treated()] if self.toward == "initial" else []}
+        return {"initial": [self._initial(p) for p, _ in self._treated()] if self.toward == "initial" else []}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Decay toward the weights of a saved state from now on.
@@ -152,6 +182,7 @@ class Decay(AfterStep):
         Raises:
             StateMismatchError: If its weights are not those of this optimizer.
         """
+        check_entries(state_dict, "initial")
         saved, treated = state_dict["initial"], [p for p, _ in self._treated()] if self.toward == "initial" else []
         if [tuple(t.shape) for t in saved] != [tuple(p.shape) for p in treated]:
             raise StateMismatchError(
@@ -170,106 +201,3 @@ def _pull(parameter: Tensor, target: Tensor | None, rate: float | Tensor, norm: 
     distance = parameter.clone() if target is None else parameter - target
     step = distance * rate if norm == 2 else distance.sign() * distance.abs().clamp_max(rate)
     parameter.sub_(step)
-
-
-class ShrinkPerturb:
-    r"""Shrinks all trainable weights and adds noise: :math:`w \leftarrow \lambda w + \sigma \xi`.
-
-    Parameters that are frozen at the time (``requires_grad=False``) stay as they are.
-
-    Args:
-        model: The model whose parameters are treated.
-        shrink: The factor :math:`\lambda`, in ``[0, 1]``.
-        noise_std: The factor :math:`\sigma` of the noise, at least 0.
-        noise: ``"gaussian"``: independent of standard deviation 1; ``"initialization"``: a fresh initialisation by the
-            layers' own ``reset_parameters``.
-        parameters: The parameters to treat; None treats all.
-        seed: Seed of the noise, equal on all processes; None takes torch's global seed.
-
-    Raises:
-        InvalidArgumentError: If a value is outside its range.
-        UnsupportedModelError: If a treated parameter belongs to a layer that cannot initialise itself.
-
-    References:
-        Ash and Adams, `On Warm-Starting Neural Network Training` (NeurIPS 2020), section 4.
-
-    Example:
-        >>> layer = nn.Linear(1, 1)
-        >>> _ = layer.weight.data.fill_(2.0)
-        >>> ShrinkPerturb(layer, shrink=0.5, noise_std=0.0)()
-        >>> layer.weight.item()
-        1.0
-    """
-
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        shrink: float = 0.5,
-        noise_std: float = 0.01,
-        noise: Literal["gaussian", "initialization"] = "gaussian",
-        parameters: Iterable[Tensor] | None = None,
-        seed: int | None = None,
-    ) -> None:
-        check_number("shrink", shrink, "[0, 1]")
-        check_number("noise_std", noise_std, "[0, inf)")
-        check_choice("noise", noise, ("gaussian", "initialization"))
-        self.model, self.shrink, self.noise_std, self.noise = model, shrink, noise_std, noise
-        self.chosen = list(model.parameters() if parameters is None else parameters)
-        self.source = NoiseSource(seed)
-        if noise == "initialization":
-            self._check_layers()
-
-    @torch.no_grad()
-    def __call__(self) -> None:
-        """Shrink and perturb once."""
-        fresh = self._fresh() if self.noise == "initialization" and self.noise_std > 0 else {}
-        for parameter in [each for each in self.chosen if each.requires_grad]:
-            parameter.mul_(self.shrink)
-            if parameter in fresh:
-                parameter.add_(fresh[parameter], alpha=self.noise_std)
-            elif self.noise_std > 0:
-                parameter.add_(self.source.draw(parameter, self.noise_std))
-
-    def _layers(self) -> dict[str, nn.Module]:
-        """Return the layers that own treated parameters, by name."""
-        chosen = set(self.chosen)
-        return {
-            name: module
-            for name, module in self.model.named_modules()
-            if any(p in chosen for p in module.parameters(recurse=False))
-        }
-
-    def _fresh(self) -> dict[Tensor, Tensor]:
-        """Return a fresh initialisation of the treated parameters: each layer draws one and gets its own back."""
-        seed = int(torch.randint(2**62, (), generator=self.source.on(torch.device("cpu"))))
-        fresh: dict[Tensor, Tensor] = {}
-        with torch.random.fork_rng():
-            torch.manual_seed(seed)
-            for layer in self._layers().values():
-                tensors = [*layer.parameters(recurse=False), *layer.buffers(recurse=False)]
-                kept = [tensor.clone() for tensor in tensors]
-                layer.reset_parameters()  # type: ignore[operator]
-                fresh |= {tensor: tensor.clone() for tensor in tensors if isinstance(tensor, nn.Parameter)}
-                for tensor, value in zip(tensors, kept, strict=True):
-                    tensor.copy_(value)
-        return fresh
-
-    def _check_layers(self) -> None:
-        unable = [
-            name for name, layer in self._layers().items() if not callable(getattr(layer, "reset_parameters", None))
-        ]
-        if unable:
-            raise UnsupportedModelError(
-                f"the layers {unable} own parameters and have no `reset_parameters`",
-                "layers that can initialise themselves",
-                "Give them a method `reset_parameters`, leave them out, or use noise='gaussian'",
-            )
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state of the noise."""
-        return {"noise": self.source.state_dict()}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Continue the noise of a saved state."""
-        self.source.load_state_dict(state_dict["noise"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from lightning_plasticity.errors import check_choice, check_number
+from lightning_plasticity.errors import check_choice, check_flags, check_number
 
 Scaling = Literal["global", "local", "abs", "none"]
 Correction = Literal["paper", "reference"]
@@ -47,4 +47,5 @@ class Perturbation:
         check_number("decay_rate", self.decay_rate, "[0, 1)")
         check_choice("scaling", self.scaling, get_args(Scaling))
         check_choice("correction", self.correction, get_args(Correction))
+        check_flags(protecting=self.protecting)
         check_number("gate_scale", self.gate_scale, "(0, inf)")

@@ -32,8 +32,12 @@ class WeightGates:
         self, settings: Perturbation, parameters: Iterable[Tensor] | None, curvature: Curvature | None
     ) -> None:
         self.settings, self.curvature = settings, curvature
-        self.chosen = None if parameters is None else set(parameters)
         self.memory: dict[Tensor, dict[str, Any]] = {}
+        self.choose(parameters)
+
+    def choose(self, parameters: Iterable[Tensor] | None) -> None:
+        """Gate these parameters from now on; None gates all."""
+        self.chosen = None if parameters is None else set(parameters)
 
     def apply(self, optimizer: Optimizer, noise: NoiseSource) -> None:
         """Observe the gradients and gate them, in place.

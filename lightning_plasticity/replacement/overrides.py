@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fnmatch import fnmatchcase
 
 from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.replacement.method import Method
+from lightning_plasticity.replacement.refusals import checked_overrides
 from lightning_plasticity.units import UnitGroup
+from lightning_plasticity.units.patterns import check_patterns, matches
 
 
-def method_per_group(groups: Sequence[UnitGroup], method: Method, overrides: Mapping[str, Method]) -> list[Method]:
+def method_per_group(
+    groups: Sequence[UnitGroup], method: Method, overrides: Mapping[str, Method] | None
+) -> list[Method]:
     """Return the method of every group.
 
     Args:
         groups: The groups.
         method: The method of groups that no pattern matches.
-        overrides: Methods by pattern (``*``, ``?``) of group names; the first match wins.
+        overrides: Methods by pattern (``*``, ``?``) of group names; the first match wins. None for none.
 
     Returns:
         One method per group.
@@ -25,13 +28,9 @@ def method_per_group(groups: Sequence[UnitGroup], method: Method, overrides: Map
         InvalidArgumentError: If a pattern matches no group, or a method measures something else than ``method``, or
             treats the optimizer's memory otherwise: both are shared by all groups.
     """
-    for pattern, other in overrides.items():
-        if not any(fnmatchcase(group.name, pattern) for group in groups):
-            raise InvalidArgumentError(
-                f"pattern {pattern!r} in `overrides` matches no unit group",
-                f"a pattern that matches one of {[group.name for group in groups]}",
-                "Correct the pattern",
-            )
+    others = checked_overrides(overrides)
+    check_patterns("overrides", others, [group.name for group in groups], "unit group")
+    for pattern, other in others.items():
         measured = all(statistic in method.statistics for statistic in other.statistics)
         if other.utility != method.utility or not measured or other.optimizer_state != method.optimizer_state:
             raise InvalidArgumentError(
@@ -40,6 +39,6 @@ def method_per_group(groups: Sequence[UnitGroup], method: Method, overrides: Map
                 "Override what is selected and edited, such as replacement_rate or maturity_threshold, only",
             )
     return [
-        next((other for pattern, other in overrides.items() if fnmatchcase(group.name, pattern)), method)
+        next((other for pattern, other in others.items() if matches(group.name, (pattern,))), method)
         for group in groups
     ]

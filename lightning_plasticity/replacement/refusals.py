@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from torch import nn
 from torch.optim import Optimizer
 
-from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError, check_optimizer
+from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError, check_mapping, check_optimizer
 from lightning_plasticity.replacement.method import Method
 from lightning_plasticity.replacement.statistic import Statistic
 from lightning_plasticity.units import Skipped, UnitGroup, UnitMap
@@ -38,25 +38,17 @@ def checked_method(method: Method) -> Method:
     return method
 
 
-def checked_groups(units: UnitMap | Sequence[UnitGroup]) -> tuple[UnitGroup, ...]:
-    """Return the groups of ``units``, unless they point elsewhere than into the model as it is.
+def checked_overrides(overrides: Mapping[str, Method] | None) -> dict[str, Method]:
+    """Return the methods of single layers by pattern; none for None.
 
     Args:
-        units: What was passed as units.
+        overrides: What was passed as overrides.
 
     Raises:
-        InvalidArgumentError: If they are no unit groups, but a model, say.
-        StateMismatchError: If a map was unpickled and not bound again, or a layer of it was exchanged.
+        InvalidArgumentError: If they are no methods by pattern.
     """
-    if isinstance(units, UnitMap):
-        units.check_bound()
-    elif not (isinstance(units, Sequence) and all(isinstance(group, UnitGroup) for group in units)):
-        raise InvalidArgumentError(
-            f"units of type {type(units).__name__}",
-            "a UnitMap, or a sequence of its groups",
-            "Find them with `discover_units(model, example_inputs)`",
-        )
-    return tuple(units)
+    check_mapping("overrides", overrides, "methods")
+    return {pattern: checked_method(method) for pattern, method in (overrides or {}).items()}
 
 
 def owner_of(group: UnitGroup, optimizers: Sequence[Optimizer]) -> int | None:
@@ -136,14 +128,8 @@ def check_groups(groups: Sequence[UnitGroup], optimizers: Sequence[Optimizer], s
         statistics: What is measured of them.
 
     Raises:
-        UnsupportedModelError: If there is no group, a group is not trained, or one cannot be observed.
+        UnsupportedModelError: If a group is not trained, or cannot be observed, or there are several devices.
     """
-    if not groups:
-        raise UnsupportedModelError(
-            "no group of hidden units",
-            "a model with at least one hidden layer whose units are written and read by weights",
-            "Look at `discover_units(model, example).summary()` for the reason of every layer",
-        )
     untrained = {group.name: reason for group in groups if (reason := why_not(group, optimizers)) is not None}
     if untrained:
         raise UnsupportedModelError(
@@ -165,4 +151,24 @@ def check_groups(groups: Sequence[UnitGroup], optimizers: Sequence[Optimizer], s
             f"the activations of {taps} are not an input or output of any module",
             f"units whose activation can be observed, as {readers[0]} does",
             "Leave them out with `exclude=`, or choose a utility of weights such as WeightMagnitude()",
+        )
+
+
+def refuse_overlap(groups: Sequence[UnitGroup], others: Iterable[Sequence[UnitGroup]]) -> None:
+    """Refuse groups that other engines treat: their rates would add up, and neither knows what the other has replaced.
+
+    Args:
+        groups: The groups of an engine.
+        others: Those of the engines that are attached.
+
+    Raises:
+        InvalidArgumentError: If a group is treated by another engine.
+    """
+    treated = {(group.name, group.incoming[0].tensor) for other in others for group in other}
+    twice = [group.name for group in groups if (group.name, group.incoming[0].tensor) in treated]
+    if twice:
+        raise InvalidArgumentError(
+            f"two engines that replace the units of {twice}",
+            "one per unit, since neither knows the age of what the other has replaced",
+            "Drop or detach one of them, or give each its own groups with `include` and `exclude`",
         )

@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 from typing_extensions import Self
 
-from lightning_plasticity.errors import check_seed
+from lightning_plasticity.errors import check_entries, check_seed
 from lightning_plasticity.replacement.distributed import agree, average
 from lightning_plasticity.replacement.events import Listener, ReplacementEvent
 from lightning_plasticity.replacement.memory import Memory
@@ -29,14 +29,15 @@ from lightning_plasticity.replacement.optimizer.memory import OptimizerMemory
 from lightning_plasticity.replacement.overrides import method_per_group
 from lightning_plasticity.replacement.refusals import (
     check_groups,
-    checked_groups,
     checked_method,
     checked_optimizers,
     owner_of,
+    refuse_overlap,
 )
 from lightning_plasticity.replacement.state import check_state, group_problems, same_groups
 from lightning_plasticity.replacement.treatment import Treatment
 from lightning_plasticity.units import Skipped, UnitGroup, UnitMap
+from lightning_plasticity.units.unit_map import checked_groups
 
 
 class UnitReplacer:
@@ -72,7 +73,7 @@ class UnitReplacer:
         InvalidArgumentError: If ``method``, ``units`` or ``optimizer`` are none, or an override matches no group or
             measures something else.
         StateMismatchError: If ``units`` point to layers that are no longer part of their model.
-        UnsupportedModelError: If no group can be treated.
+        UnsupportedModelError: If there is no group, or one cannot be treated.
         UnsupportedOptimizerError: If an optimizer keeps its memory in a form that cannot be addressed.
 
     Example:
@@ -101,7 +102,7 @@ class UnitReplacer:
         check_seed(seed)
         self.method, self._statistics = checked_method(method), method.statistics
         self.groups = checked_groups(units)
-        self.methods = method_per_group(self.groups, method, overrides or {})
+        self.methods = method_per_group(self.groups, method, overrides)
         self.use(optimizer)
         self.memory = Memory(self.groups, method.fields())
         self._treatments = [Treatment(each, self.memory, i) for i, each in enumerate(self.methods)]
@@ -127,19 +128,20 @@ class UnitReplacer:
         check_groups(self.groups, optimizers, self._statistics)
         self.optimizers, self.steps = optimizers, [0] * len(optimizers)
         self.optimizer_memory = [OptimizerMemory(each, self.method.optimizer_state) for each in optimizers]
-        self._owned: list[list[int]] = [[] for _ in optimizers]
-        for i, group in enumerate(self.groups):
-            owner = owner_of(group, optimizers)
-            assert owner is not None  # noqa: S101 - checked above
-            self._owned[owner].append(i)
+        owners = [owner_of(group, optimizers) for group in self.groups]
+        self._owned = [[i for i, owner in enumerate(owners) if owner == place] for place in range(len(optimizers))]
 
     def attach(self) -> Self:
         """Start watching the model and acting after optimizer steps.
 
         Returns:
             The replacer itself.
+
+        Raises:
+            InvalidArgumentError: If another engine that is attached replaces some of the same units.
         """
         self.detach()
+        refuse_overlap(self.groups, [each.groups for optimizer in self.optimizers for each in _attached(optimizer)])
         self._observation.attach()
         for position, optimizer in enumerate(self.optimizers):
             hook = partial(self._after_step, position)
@@ -201,7 +203,11 @@ class UnitReplacer:
 
         Args:
             state: A state of an earlier engine, whose optimizers are gone.
+
+        Raises:
+            StateMismatchError: If it is something else.
         """
+        check_entries(state, "groups", "generator")
         for treatment in self._treatments:
             saved = state["groups"].get(treatment.group.name)
             if saved is not None and not group_problems(saved, treatment.state_dict()):
@@ -285,3 +291,10 @@ class UnitReplacer:
             "generator": self.generator.get_state(),
             "optimizers": [each.state_dict() for each in self.optimizer_memory],
         }
+
+
+def _attached(optimizer: Optimizer) -> list[UnitReplacer]:
+    """Return the engines that act after the steps of an optimizer."""
+    hooks = [hook for hook in optimizer._optimizer_step_post_hooks.values() if isinstance(hook, partial)]
+    owners = [getattr(hook.func, "__self__", None) for hook in hooks]
+    return [owner for owner in owners if isinstance(owner, UnitReplacer)]

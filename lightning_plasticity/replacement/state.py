@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lightning_plasticity.errors import StateMismatchError
+from lightning_plasticity.errors import StateMismatchError, check_entries
 from lightning_plasticity.units import UnitGroup
 
 
@@ -26,12 +26,13 @@ def check_state(
         StateMismatchError: If groups, sizes, parts, remembered fields or the number of optimizers differ; all
             differences are named.
     """
-    saved: dict[str, Any] = state.get("groups", {})
+    check_entries(state, "groups", "generator", "optimizers")
+    saved: dict[str, Any] = state["groups"]
     problems = [f"it has no units of {group.name!r}" for group in groups if group.name not in saved]
     problems += [f"it has units of {name!r}, which are not treated here" for name in saved if name not in own["groups"]]
     for name in (group.name for group in groups if group.name in saved):
         problems += [f"{name!r}: {problem}" for problem in group_problems(saved[name], own["groups"][name])]
-    count = len(state.get("optimizers", ()))
+    count = len(state["optimizers"])
     if not problems and count != len(optimizers):
         problems.append(f"it has {count} optimizers for {[group.name for group in groups]}")
     if problems:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from typing_extensions import override
 
-from lightning_plasticity.errors import InvalidArgumentError, check_counts
+from lightning_plasticity.errors import InvalidArgumentError, check_counts, check_flags, check_number
 from lightning_plasticity.streams.lazy import LazyStream, RelabelledDataset, labels_of
 from lightning_plasticity.streams.randomness import derived_generator
 
@@ -53,6 +53,8 @@ class GrowingClasses(LazyStream):
         seed: int = 0,
     ) -> None:
         check_counts(classes_per_experience=classes_per_experience)
+        check_number("seed", seed, "[0, inf)", whole=True)
+        check_flags(keep_seen=keep_seen)
         self.dataset, self.classes_per_experience, self.keep_seen = dataset, classes_per_experience, keep_seen
         classes, ranks = torch.unique(labels_of(dataset), return_inverse=True)
         if class_order is None:
@@ -117,6 +119,8 @@ class ClassPairs(LazyStream):
         self, dataset: Dataset[Any], num_experiences: int, *, repeat_order: bool = False, seed: int = 0
     ) -> None:
         check_counts(num_experiences=num_experiences)
+        check_number("seed", seed, "[0, inf)", whole=True)
+        check_flags(repeat_order=repeat_order)
         self.dataset, self.num_experiences, self.repeat_order, self.seed = dataset, num_experiences, repeat_order, seed
         self._labels = labels_of(dataset)
         self.classes = torch.unique(self._labels)

@@ -13,7 +13,15 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from typing_extensions import override
 
-from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, check_choice, check_counts, check_seed
+from lightning_plasticity.errors import (
+    InvalidArgumentError,
+    StateMismatchError,
+    check_choice,
+    check_counts,
+    check_flags,
+    check_number,
+    check_seed,
+)
 from lightning_plasticity.streams.batches import sample_order
 from lightning_plasticity.streams.experiences import ExperienceSamples
 from lightning_plasticity.streams.loader import Batching, ExperienceLoader, check_same_length
@@ -80,6 +88,8 @@ class StreamDataModule(pl.LightningDataModule):
         super().__init__()
         check_counts(epochs_per_experience=epochs_per_experience, batch_size=batch_size)
         check_choice("evaluate", evaluate, ("current", "all"))
+        check_number("num_workers", num_workers, "[0, inf)", whole=True)
+        check_flags(shuffle=shuffle, drop_last=drop_last, preload=preload)
         check_seed(seed)
         self.epochs_per_experience, self.evaluate, self.shuffle = epochs_per_experience, evaluate, shuffle
         self.seed = int(torch.initial_seed() if seed is None else seed)

@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch.utils.data import Dataset
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import InvalidArgumentError, check_flags
 
 
 @runtime_checkable
@@ -74,6 +74,7 @@ class ExperienceSamples:
             )
         if not experiences:
             raise InvalidArgumentError(f"`{name}` is an empty {kind}", "at least one experience", "Pass a longer one")
+        check_flags(task_labels=task_labels)
         self._experiences, self._task_labels, self._name = experiences, task_labels, name
 
     def __len__(self) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import InvalidArgumentError, check_flags
 
 _Split = Literal["train", "test"]
 _Arrays = tuple[Any, Any]  # images [N, H, W] or [N, H, W, C] and labels [N], of numpy
@@ -48,6 +48,7 @@ def load_images(name: str, root: str | Path, *, split: _Split = "train", downloa
     Raises:
         InvalidArgumentError: If no layout is found.
     """
+    check_flags(download=download)
     folder = Path(root)
     if download:
         _download(name, folder, split)

@@ -124,6 +124,7 @@ class PermutedInputs(LazyStream):
         seed: int = 0,
     ) -> None:
         check_counts(num_experiences=num_experiences, samples_per_experience=samples_per_experience)
+        check_number("seed", seed, "[0, inf)", whole=True)
         check_fraction(fraction)
         self.dataset, self.num_experiences, self.fraction = dataset, num_experiences, fraction
         self.samples_per_experience, self.seed = samples_per_experience, seed
@@ -181,6 +182,7 @@ class PermutedLabels(LazyStream):
         seed: int = 0,
     ) -> None:
         check_counts(num_experiences=num_experiences, samples_per_experience=samples_per_experience)
+        check_number("seed", seed, "[0, inf)", whole=True)
         check_fraction(fraction)
         self.dataset, self.num_experiences, self.fraction = dataset, num_experiences, fraction
         self.samples_per_experience, self.seed = samples_per_experience, seed

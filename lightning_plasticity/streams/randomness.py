@@ -23,5 +23,6 @@ def derived_generator(*keys: int | str) -> torch.Generator:
         >>> torch.equal(*(torch.randperm(5, generator=derived_generator(0, "pixels", 7)) for _ in range(2)))
         True
     """
-    digest = hashlib.blake2b(repr(keys).encode(), digest_size=8).digest()
+    plain = tuple(key if isinstance(key, str) else int(key) for key in keys)  # whole numbers of numpy count as such
+    digest = hashlib.blake2b(repr(plain).encode(), digest_size=8).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest, "big"))

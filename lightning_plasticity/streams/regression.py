@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import TensorDataset
 from typing_extensions import override
 
-from lightning_plasticity.errors import InvalidArgumentError, check_counts
+from lightning_plasticity.errors import InvalidArgumentError, check_counts, check_flags, check_number
 from lightning_plasticity.streams.lazy import LazyStream
 from lightning_plasticity.streams.randomness import derived_generator
 
@@ -65,6 +65,7 @@ def threshold_network(
         return torch.randint(2, shape, generator=generator) * 2.0 - 1
 
     weight, bias, out, out_bias = signs(hidden, num_bits), signs(hidden), signs(hidden), signs()
+    check_flags(published_offset=published_offset)
     negative = (num_bits - weight.sum(1) + bias) / 2 if published_offset else (weight < 0).sum(1) + (bias < 0)
     return ThresholdNetwork(weight, bias, beta * (num_bits + 1) - negative, out, out_bias)
 
@@ -124,6 +125,8 @@ class SlowlyChangingRegression(LazyStream):
             flips=flips,
             hidden=hidden,
         )
+        check_number("beta", beta, "[0, 1]")
+        check_number("seed", seed, "[0, inf)", whole=True)
         if flips is not None and flips > slow_bits:
             raise InvalidArgumentError(
                 f"`flips={flips}`", f"at most as many as there are slow bits, {slow_bits}", "Pass fewer"

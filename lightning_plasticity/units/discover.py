@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import nn
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import InvalidArgumentError, check_flags
 from lightning_plasticity.units.example import ExampleInputs, how_to_run
 from lightning_plasticity.units.naming import module_names, with_unique_names
 from lightning_plasticity.units.refusals import check_model, unwrapped
@@ -21,8 +21,8 @@ from lightning_plasticity.units.tracing.grouping import groups_of
 from lightning_plasticity.units.tracing.labels import Labels
 from lightning_plasticity.units.tracing.reasons import branching, left_out
 from lightning_plasticity.units.tracing.rules import label_step
-from lightning_plasticity.units.tracing.sources import Sources
-from lightning_plasticity.units.tracing.trace import run_under_labels
+from lightning_plasticity.units.tracing.sources import Sources, expected_labels
+from lightning_plasticity.units.tracing.trace import check_complete, run_under_labels
 from lightning_plasticity.units.tracing.verdict import Verdict
 from lightning_plasticity.units.unit_map import UnitMap
 
@@ -63,7 +63,7 @@ def discover_units(
         The groups in the order in which the model computes them, and the layers left out, each with the reason.
 
     Raises:
-        InvalidArgumentError: If ``residual`` is neither of its values, or ``example_inputs`` are none.
+        InvalidArgumentError: If ``residual``, ``through_norms`` or ``example_inputs`` are none.
         UnsupportedModelError: If the model cannot be run on the example.
 
     Example:
@@ -79,6 +79,7 @@ def discover_units(
         raise InvalidArgumentError(
             f"residual={residual!r}", "'skip' or 'group'", "Pass 'group' to treat residual streams as units like others"
         )
+    check_flags(through_norms=through_norms)
     check_model(model)
     names = module_names(model)
     default = torch.get_default_device()
@@ -97,14 +98,16 @@ def discover_units(
 
 def _settled(model: nn.Module, forward: Callable[[], Any], names: dict[nn.Module, str], through_norms: bool) -> Verdict:
     """Run the model under labels until no unit is lost for the fault of another."""
-    labels = Labels()
+    labels = Labels(expected_labels(names))
     sources = Sources(model, labels, names)
-    for _ in range(_MOST_PASSES):
-        labels.restart()
-        sources.restart()
+    for again in range(_MOST_PASSES):
+        if again:
+            labels.restart()
+            sources.restart()
         run = Execution(labels, sources, Frames(names), label_step)
         for training in (False, True):
-            run_under_labels(run, model, forward, training)
+            run_under_labels(run, forward, training)
+        check_complete(run, model)
         follow_back(run)
         labels.settle()
         verdict = Verdict(run, through_norms)

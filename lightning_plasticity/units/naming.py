@@ -10,7 +10,7 @@ from torch.nn.parameter import is_lazy
 
 from lightning_plasticity.units.group import UnitGroup
 
-_WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+_WRAPPERS = frozenset({"_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 """Names under which torch's own wrappers (compile, FSDP, activation checkpointing) keep what they wrap."""
 
 
@@ -32,6 +32,8 @@ def module_names(model: nn.Module) -> dict[nn.Module, str]:
 def _without_wrappers(name: str, transparent: set[str]) -> str:
     """Return the name of a module without the parts that wrappers add; ``transparent`` keep a model as ``module``."""
     parts = name.split(".")
+    if not transparent and _WRAPPERS.isdisjoint(parts):
+        return name
     kept = [
         part
         for i, part in enumerate(parts)
@@ -60,8 +62,8 @@ def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     seen: set[int] = set()
     for module, path in module_names(model).items():
-        for name, parameter in module.named_parameters(recurse=False):
-            if id(parameter) not in seen and not is_lazy(parameter):
+        for name, parameter in module._parameters.items():
+            if parameter is not None and id(parameter) not in seen and not is_lazy(parameter):
                 shapes[f"{path}.{name}" if path else name] = tuple(parameter.shape)
             seen.add(id(parameter))
     return shapes

@@ -10,19 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError
+from lightning_plasticity.errors import UnsupportedModelError, check_module
 from lightning_plasticity.units.naming import module_names
 from lightning_plasticity.units.writing import is_sharded
 
 
 @dataclass(frozen=True)
 class _Refusal:
-    """A kind of module that cannot be taken apart: how to recognise it, and the three parts of the message."""
+    """What cannot be taken apart: the three parts of the message, and how its modules or its tensors are recognised."""
 
-    applies: Callable[[nn.Module], bool]
     found: str
     expected: str
     remedy: str
+    of_type: Callable[[type[nn.Module]], bool] | None = None
+    of_tensor: Callable[[Tensor], bool] | None = None
 
 
 def check_model(model: nn.Module) -> None:
@@ -36,16 +37,22 @@ def check_model(model: nn.Module) -> None:
         UnsupportedModelError: If it, or a part of it, is scripted, replicated by ``nn.DataParallel``, not built yet, on
             the meta device, made in inference mode, sharded (FSDP1, FSDP2) or DeepSpeed's; all such parts are named.
     """
-    if not isinstance(model, nn.Module):
-        raise InvalidArgumentError(
-            f"model of type {type(model).__name__}", "an nn.Module", "Pass the module whose units are to be found"
-        )
+    check_module(model)
     modules = list(model.modules())
+    types = {type(module) for module in modules}
+    held = [
+        (module, tensor)
+        for module in modules
+        for tensor in (*module._parameters.values(), *module._buffers.values())
+        if tensor is not None
+    ]
     for refusal in _REFUSALS:
-        refused = [module for module in modules if refusal.applies(module)]
+        kinds = {kind for kind in types if refusal.of_type(kind)} if refusal.of_type else set()
+        refused = [module for module in modules if type(module) in kinds] if kinds else []
+        refused += [module for module, tensor in held if refusal.of_tensor(tensor)] if refusal.of_tensor else []
         if refused:
             names = module_names(model)
-            found = [f"{names[module]!r}" if names[module] else "the model itself" for module in refused]
+            found = [f"{names[module]!r}" if names[module] else "the model itself" for module in dict.fromkeys(refused)]
             raise UnsupportedModelError(f"{refusal.found}: {', '.join(found)}", refusal.expected, refusal.remedy)
 
 
@@ -63,23 +70,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
             return model
 
 
-def _holds(applies: Callable[[Tensor], bool]) -> Callable[[nn.Module], bool]:
-    """Return whether a module itself holds a parameter or buffer of a kind."""
-
-    def holds(module: nn.Module) -> bool:
-        own = (*module._parameters.values(), *module._buffers.values())
-        return any(tensor is not None and applies(tensor) for tensor in own)
-
-    return holds
-
-
-def _is_fully_sharded(module: nn.Module) -> bool:
+def _is_fully_sharded(kind: type[nn.Module]) -> bool:
     fsdp = sys.modules.get("torch.distributed.fsdp")  # if it was never imported, no module is one
-    return fsdp is not None and isinstance(module, fsdp.FullyShardedDataParallel)
+    return fsdp is not None and issubclass(kind, fsdp.FullyShardedDataParallel)
 
 
-def _is_of_deepspeed(module: nn.Module) -> bool:
-    return any(kind.__module__.partition(".")[0] == "deepspeed" for kind in type(module).__mro__)
+def _is_of_deepspeed(kind: type[nn.Module]) -> bool:
+    return any(base.__module__.partition(".")[0] == "deepspeed" for base in kind.__mro__)
 
 
 def _is_partitioned(tensor: Tensor) -> bool:
@@ -91,48 +88,49 @@ _NOT_SHARDED = "Use strategy='ddp' or a single device; FSDP, tensor parallelism 
 
 _REFUSALS = (
     _Refusal(
-        lambda module: isinstance(module, torch.jit.ScriptModule),
         "a scripted or traced module, which takes no hooks",
         "a module that runs as Python code",
         "Find the units of the module it was made from",
+        of_type=lambda kind: issubclass(kind, torch.jit.ScriptModule),
     ),
     _Refusal(
-        lambda module: isinstance(module, nn.DataParallel),
         "nn.DataParallel, which runs copies of the model that vanish after every forward pass",
         "a model that runs itself",
         "Pass its `.module`, and train with DistributedDataParallel (in Lightning: strategy='ddp')",
+        of_type=lambda kind: issubclass(kind, nn.DataParallel),
     ),
     _Refusal(
-        _holds(is_lazy),
         "layers that are not built yet (lazy modules)",
         "layers whose weights have a shape",
         "Run the model once on the example before its units are looked for",
+        of_tensor=is_lazy,
     ),
     _Refusal(
-        lambda module: _is_fully_sharded(module),
         "FullyShardedDataParallel (FSDP1), which packs the parameters of many layers into shards of one",
         _WHOLE,
         _NOT_SHARDED,
+        of_type=_is_fully_sharded,
     ),
     _Refusal(
-        _holds(is_sharded), "sharded parameters (DTensor, as in FSDP2 and tensor parallelism)", _WHOLE, _NOT_SHARDED
+        "sharded parameters (DTensor, as in FSDP2 and tensor parallelism)", _WHOLE, _NOT_SHARDED, of_tensor=is_sharded
     ),
     _Refusal(
-        lambda module: _is_of_deepspeed(module) or _holds(_is_partitioned)(module),
         "DeepSpeed, which partitions parameters and steps its own optimizer",
         _WHOLE,
         _NOT_SHARDED,
+        of_type=_is_of_deepspeed,
+        of_tensor=_is_partitioned,
     ),
     _Refusal(
-        _holds(lambda tensor: tensor.is_inference()),
         "weights made in inference mode, which can never be trained",
         "weights that can be trained",
         "Build the model outside of `torch.inference_mode()`",
+        of_tensor=torch.Tensor.is_inference,
     ),
     _Refusal(
-        _holds(lambda tensor: tensor.is_meta),
         "weights on the meta device, which have no values",
         "weights that exist",
         "Call `model.to_empty(device=...)` and initialise the weights first",
+        of_tensor=lambda tensor: tensor.is_meta,
     ),
 )

@@ -32,8 +32,7 @@ def untouched(model: nn.Module) -> Generator[None, None, None]:
     """
     with ExitStack() as stack:
         stack.enter_context(attributes_restored(model))
-        stack.enter_context(buffer_values_restored(model))
-        stack.enter_context(attribute_values_restored(model))
+        stack.enter_context(values_restored(model))
         stack.enter_context(random_state_restored(model))
         stack.enter_context(unfused_attention())
         stack.enter_context(uncompiled())
@@ -76,25 +75,22 @@ def refill(container: Any, content: Any) -> None:
 
 
 @contextmanager
-def buffer_values_restored(model: nn.Module) -> Generator[None, None, None]:
-    """Put back the numbers in the buffers, such as running statistics."""
-    values = [(buffer.data, buffer.data.clone()) for buffer in model.buffers()]
+def values_restored(model: nn.Module) -> Generator[None, None, None]:
+    """Put back the numbers in buffers, such as running statistics, and in tensors that are plain attributes.
+
+    Metrics keep their states in such attributes. Parameters are left alone: a forward pass does not change them.
+    """
+    modules = list(model.modules())
+    buffers = [buffer.data for module in modules for buffer in module._buffers.values() if buffer is not None]
+    numbers = [(data, data.clone()) for data in buffers]
+    held = [value for module in modules for value in vars(module).values() if isinstance(value, Tensor)]
+    states = [(tensor, tensor.clone(), version_of(tensor)) for tensor in held if tensor.layout is torch.strided]
     try:
         yield
     finally:
-        for data, value in values:
+        for data, value in numbers:
             data.copy_(value)
-
-
-@contextmanager
-def attribute_values_restored(model: nn.Module) -> Generator[None, None, None]:
-    """Put back the numbers in tensors that are plain attributes, such as the states of a metric."""
-    held = [v for module in model.modules() for v in vars(module).values() if isinstance(v, Tensor)]
-    values = [(tensor, tensor.clone(), version_of(tensor)) for tensor in held if tensor.layout is torch.strided]
-    try:
-        yield
-    finally:
-        for tensor, value, version in values:
+        for tensor, value, version in states:
             if version_of(tensor) != version:
                 tensor.data.copy_(value)
 
@@ -115,7 +111,8 @@ def seed_everything(seed: int) -> None:
 @contextmanager
 def random_state_restored(model: nn.Module) -> Generator[None, None, None]:
     """Put back the global generators of PyTorch (also on the devices of the model), Python and NumPy."""
-    devices = {p.device.index for p in model.parameters() if p.device.type == "cuda"}
+    held = [p for module in model.modules() for p in module._parameters.values() if p is not None]
+    devices = {parameter.device.index for parameter in held if parameter.is_cuda}
     numpy = sys.modules.get("numpy")
     states = random.getstate(), numpy.random.get_state() if numpy else None
     try:

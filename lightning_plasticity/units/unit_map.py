@@ -5,16 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from fnmatch import fnmatchcase
 from typing import ClassVar
 
 import torch
 from torch import nn
 
-from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError
+from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, UnsupportedModelError, check_module
 from lightning_plasticity.units.binding import Bound
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.naming import modules_by_name, parameter_shapes, tensor_at
+from lightning_plasticity.units.patterns import Patterns, chosen_names
 from lightning_plasticity.units.skipped import Skipped
 from lightning_plasticity.units.slot import Slot
 from lightning_plasticity.units.table import aligned, skipped_lines, together
@@ -112,9 +112,11 @@ class UnitMap(Bound):
             A new map; this one is left as it is.
 
         Raises:
+            InvalidArgumentError: If ``model`` is none.
             StateMismatchError: If a layer of a group is gone or no longer fits, or if there are layers of which the map
                 does not know what they read.
         """
+        check_module(model)
         modules, shapes = modules_by_name(model), parameter_shapes(model)
         problems = [problem for group in self.groups for problem in _misfits(group, modules)]
         problems += [f"{path!r} is new, and may read or write units" for path in shapes if path not in self.shapes]
@@ -127,7 +129,7 @@ class UnitMap(Bound):
         groups = tuple(group.bound_to(modules) for group in self.groups)
         return UnitMap(model, groups, self.skipped, shapes)
 
-    def select(self, include: Sequence[str] | str | None = None, exclude: Sequence[str] | str | None = None) -> UnitMap:
+    def select(self, include: Patterns = None, exclude: Patterns = None) -> UnitMap:
         """Return the map restricted to groups whose name matches.
 
         Args:
@@ -140,32 +142,10 @@ class UnitMap(Bound):
         Raises:
             InvalidArgumentError: If a pattern matches no group, or nothing is left.
         """
-        include = (include,) if isinstance(include, str) else include
-        exclude = (exclude,) if isinstance(exclude, str) else exclude
-        for pattern in (*(include or ()), *(exclude or ())):
-            if not any(fnmatchcase(group.name, pattern) for group in self.groups):
-                raise InvalidArgumentError(
-                    f"pattern {pattern!r} matches no unit group",
-                    f"a pattern that matches one of {[group.name for group in self.groups]}",
-                    "Correct the pattern in `include` or `exclude`",
-                )
-
-        def matches(name: str, patterns: Sequence[str]) -> bool:
-            return any(fnmatchcase(name, pattern) for pattern in patterns)
-
-        chosen = [
-            group
-            for group in self.groups
-            if (include is None or matches(group.name, include)) and not matches(group.name, exclude or ())
-        ]
-        if self.groups and not chosen:
-            raise InvalidArgumentError(
-                f"include={include!r} and exclude={exclude!r}, which leave no unit group",
-                f"patterns that leave some of {[group.name for group in self.groups]}",
-                "Correct the patterns in `include` or `exclude`",
-            )
-        left_out = [Skipped(g.name, "left out by include / exclude") for g in self.groups if g not in chosen]
-        return replace(self, groups=tuple(chosen), skipped=self.skipped + tuple(left_out))
+        chosen = set(chosen_names([group.name for group in self.groups], include, exclude, "unit group"))
+        left_out = [Skipped(g.name, "left out by include / exclude") for g in self.groups if g.name not in chosen]
+        kept = tuple(group for group in self.groups if group.name in chosen)
+        return replace(self, groups=kept, skipped=self.skipped + tuple(left_out))
 
     def summary(self) -> str:
         """Return a table for people: one line per group, one with the totals, then why the other layers are left alone.
@@ -190,6 +170,37 @@ class UnitMap(Bound):
     def __repr__(self) -> str:
         units = sum(group.size for group in self.groups)
         return f"{type(self).__name__}({len(self)} groups, {units} units, {len(self.skipped)} skipped)"
+
+
+def checked_groups(units: object, otherwise: str = "") -> tuple[UnitGroup, ...]:
+    """Return the groups that somebody has passed as units.
+
+    Args:
+        units: A map, or some of its groups.
+        otherwise: What the user may also do if there are none; ends the message.
+
+    Raises:
+        InvalidArgumentError: If it is something else, a model, say, or an empty sequence.
+        StateMismatchError: If a map was unpickled and not bound again, or a layer of it was exchanged.
+        UnsupportedModelError: If the map of a model has no group; the reason of every layer is named.
+    """
+    if isinstance(units, UnitMap):
+        units.check_bound()
+        if not units.groups:
+            raise UnsupportedModelError(
+                f"no hidden units in {type(units.model).__name__}:\n{units.summary()}",
+                "a model with at least one hidden layer whose units are written and read by weights",
+                "Check the reasons above; if the example is not typical, find the units with another one "
+                f"(`example_input=` of callbacks and plugins){otherwise}",
+            )
+        return units.groups
+    if not (isinstance(units, Sequence) and units and all(isinstance(each, UnitGroup) for each in units)):
+        raise InvalidArgumentError(
+            f"units={units!r}" if isinstance(units, Sequence) else f"units of type {type(units).__name__}",
+            "a UnitMap, or a sequence of its groups",
+            "Find them with `discover_units(model, example_inputs)`",
+        )
+    return tuple(units)
 
 
 def _owned_entries(slots: Sequence[Slot]) -> int:

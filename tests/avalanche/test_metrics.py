@@ -120,3 +120,23 @@ def test_intransigence_is_the_gap_to_the_reference():
 def test_a_reference_that_is_too_short_is_refused():
     with pytest.raises(InvalidArgumentError, match=r"a reference of 1 accuracies in experience 1.*one accuracy per"):
         run(*intransigence_metrics(reference=[0.9]), evaluate=True)
+
+
+@pytest.mark.parametrize("make", [effective_rank_metrics, dormant_unit_ratio_metrics, weight_magnitude_metrics])
+def test_metrics_that_would_never_be_logged_are_refused(make):
+    with pytest.raises(InvalidArgumentError, match=r"never emitted.*minibatch, epoch, experience, stream.*experience="):
+        make()
+    with pytest.raises(InvalidArgumentError, match=r"epoch='yes'.*True or False"):
+        make(epoch="yes")
+
+
+def test_a_reference_that_is_no_list_of_accuracies_is_refused_at_once():
+    with pytest.raises(InvalidArgumentError, match=r"reference=0.9.*one accuracy per experience"):
+        intransigence_metrics(reference=0.9)
+    with pytest.raises(InvalidArgumentError, match=r"reference\[1\]=90.*in \[0, 1\]"):
+        intransigence_metrics(reference=[0.9, 90])
+
+
+def test_a_threshold_out_of_range_is_refused_at_once():
+    with pytest.raises(InvalidArgumentError, match=r"threshold='a'.*in \[0, inf\)"):
+        dormant_unit_ratio_metrics(threshold="a", epoch=True)

@@ -1,32 +1,28 @@
 """The plugins do in a strategy what the engine does in a bare loop."""
 
+import inspect
+
 import pytest
 import torch
 from avalanche.evaluation.metrics import loss_metrics
 from avalanche.logging import BaseLogger
-from avalanche.models import IncrementalClassifier
 from avalanche.training import EWC, Cumulative, Naive, Replay
 from avalanche.training.plugins import EvaluationPlugin, SupervisedPlugin
-from support.avalanche_runs import benchmark, mlp
+from support.avalanche_runs import Growing, benchmark, mlp
 from torch import nn
 
-from lightning_plasticity import UnitReplacer, discover_units
-from lightning_plasticity.avalanche import ContinualBackpropPlugin, ReDoPlugin, UnitReplacementPlugin
-from lightning_plasticity.errors import UnsupportedModelError
+from lightning_plasticity import UnitReplacer, callbacks, discover_units
+from lightning_plasticity.avalanche import (
+    ContinualBackpropPlugin,
+    ReDoPlugin,
+    ShrinkAndPerturbPlugin,
+    UnitReplacementPlugin,
+    UPGDPlugin,
+)
+from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError
 from lightning_plasticity.methods import continual_backprop
 
 RATE, MATURITY = 0.02, 5
-
-
-class Growing(nn.Module):
-    def __init__(self):
-        super().__init__()
-        torch.manual_seed(1)
-        self.body = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU())
-        self.head = IncrementalClassifier(16, initial_out_features=2)
-
-    def forward(self, x):
-        return self.head(self.body(x))
 
 
 def strategy(kind, model, plugins, **kwargs):
@@ -176,5 +172,44 @@ def test_a_saved_state_goes_on():
 
 def test_a_model_without_hidden_units_is_refused_by_name():
     runner = strategy(Naive, nn.Sequential(nn.Linear(8, 6)), [ContinualBackpropPlugin(RATE, MATURITY)])
-    with pytest.raises(UnsupportedModelError, match=r"no replaceable hidden units in Sequential"):
+    with pytest.raises(UnsupportedModelError, match=r"no hidden units in Sequential(.|\n)*`example_input=`"):
         runner.train(benchmark(1).train_stream[0])
+
+
+def test_layers_may_differ_and_utilities_have_names():
+    overrides = {"body.2": {"replacement_rate": 0.0}}
+    plugin = ContinualBackpropPlugin(RATE, MATURITY, utility="random", overrides=overrides, seed=0)
+    strategy(Naive, Growing(), [plugin]).train(benchmark(2).train_stream[0])
+    assert [type(each.utility).__name__ for each in plugin.replacer.methods] == ["Random"] * 2
+    assert [each.selection.replacement_rate for each in plugin.replacer.methods] == [RATE, 0.0]
+
+
+def test_events_go_on_in_the_next_experience():
+    plugin = ContinualBackpropPlugin(RATE, MATURITY, record_events=True, seed=0)
+    runner = strategy(Naive, mlp(), [plugin])
+    for experience in benchmark(2).train_stream:
+        runner.train(experience)
+    assert sum(len(event.units) for event in plugin.events) == sum(ages.replaced for ages in plugin.replacer.ages) > 0
+
+
+@pytest.mark.parametrize(
+    ("callback", "plugin", "only"),
+    [
+        (callbacks.UnitReplacement, UnitReplacementPlugin, set()),
+        (callbacks.ContinualBackprop, ContinualBackpropPlugin, set()),
+        (callbacks.ReDo, ReDoPlugin, set()),
+        (callbacks.UPGDPerturbation, UPGDPlugin, {"when"}),  # Avalanche does not clip
+        (callbacks.ShrinkAndPerturb, ShrinkAndPerturbPlugin, set()),
+    ],
+)
+def test_callbacks_and_plugins_take_the_same_arguments(callback, plugin, only):
+    ours, theirs = (inspect.signature(each).parameters for each in (plugin, callback))
+    assert list(ours) == [name for name in theirs if name not in only]
+    assert all(ours[name].default == theirs[name].default for name in ours)
+
+
+def test_what_is_no_method_is_refused_when_the_plugin_is_built():
+    with pytest.raises(InvalidArgumentError, match=r"a method of type ContinualBackprop.*`method`"):
+        UnitReplacementPlugin(callbacks.ContinualBackprop())
+    with pytest.raises(InvalidArgumentError, match=r"a method of type dict"):
+        UnitReplacementPlugin(continual_backprop(), overrides={"0": {"replacement_rate": 1e-3}})

@@ -42,7 +42,7 @@ def test_numbers_out_of_range_are_refused_by_the_constructor(options, message):
 
 
 def test_a_pattern_that_matches_nothing_is_refused_with_the_names_there_are(tmp_path):
-    with pytest.raises(InvalidArgumentError, match=r"'body.\*' matches no unit group.*'net.0', 'net.2'"):
+    with pytest.raises(InvalidArgumentError, match=r"'body.\*' in `include` matches no unit group.*'net.0', 'net.2'"):
         trainer(tmp_path, callbacks=[ContinualBackprop(include=["body.*"])]).fit(Classifier(), loader())
 
 
@@ -79,5 +79,5 @@ def test_the_command_line_builds_it_from_its_types(tmp_path):
     cli = LightningCLI(Module, run=False, save_config_callback=None, args={"trainer": options})
     built = next(each for each in cli.trainer.callbacks if isinstance(each, ContinualBackprop))
     assert built.method == continual_backprop(0.002)
-    assert (built.include, built.record_events) == (["net.*"], True)
+    assert (built.include, built.record_events) == (("net.*",), True)
     assert torch.is_tensor(cli.model.example_input_array)

@@ -5,7 +5,7 @@ from support.stream_runs import Network, Saver, fit, stream
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from lightning_plasticity.callbacks.layer_reset import FromScratch, LayerReset
+from lightning_plasticity.callbacks.layer_reset import FromScratch, LayerReset, resettable_layers
 from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError
 
 HEAD = ("3.weight", "3.bias")
@@ -102,10 +102,23 @@ def test_a_resumed_run_draws_what_an_uninterrupted_one_would(tmp_path, epoch):
 
 
 def test_a_pattern_that_matches_nothing_is_refused():
-    with pytest.raises(InvalidArgumentError, match=r"'net\.7' matches no layer.*'net\.0'"):
+    with pytest.raises(InvalidArgumentError, match=r"'net\.7' in `include` matches no layer.*'net\.0'"):
         fit(Network(), LayerReset("net.7"))
-    with pytest.raises(InvalidArgumentError, match=r"`include` is empty"):
+    with pytest.raises(InvalidArgumentError, match=r"include=\[\].*one or several patterns"):
         LayerReset([])
+
+
+def test_a_name_stands_for_the_layers_below_it_and_not_for_its_neighbours():
+    model = nn.Sequential()
+    model.add_module("head", nn.Sequential(nn.Linear(2, 2), nn.ReLU(), nn.Linear(2, 2)))
+    model.add_module("header", nn.Linear(2, 2))
+    assert resettable_layers(model, ["head"]) == [model.head[0], model.head[2]]
+    assert resettable_layers(model, ["h*.2", "header"]) == [model.head[2], model.header]
+
+
+def test_an_initializer_is_a_function():
+    with pytest.raises(InvalidArgumentError, match=r"initializer='xavier'.*a function of a layer.*`reset_parameters`"):
+        LayerReset("*", initializer="xavier")
 
 
 def test_a_layer_that_cannot_be_reset_is_refused_by_name():

@@ -119,6 +119,21 @@ def test_an_unknown_argument_is_refused_and_not_ignored():
         ContinualBackprop(mt=10)
 
 
+@pytest.mark.parametrize("callback", CALLBACKS.values(), ids=CALLBACKS)
+def test_overrides_that_are_no_arguments_are_refused_with_an_example(callback):
+    with pytest.raises(InvalidArgumentError, match=r"overrides\['net.0'\]=0.1.*by name.*Write \{'net.0': \{'"):
+        callback(overrides={"net.0": 0.1})
+    with pytest.raises(InvalidArgumentError, match=r"overrides=\['net.0'\].*arguments by pattern"):
+        callback(overrides=["net.0"])
+
+
+def test_a_method_for_single_layers_is_a_method():
+    with pytest.raises(InvalidArgumentError, match=r"overrides=\['net.0'\].*methods by pattern"):
+        UnitReplacement(methods.redo(), overrides=["net.0"])
+    with pytest.raises(InvalidArgumentError, match=r"a method of type dict.*such as continual_backprop\(\)"):
+        UnitReplacement(methods.redo(), overrides={"net.0": {"threshold": 0.1}})
+
+
 @pytest.mark.parametrize(
     "callback",
     [ReDo(0.9, 3), ReGraMa(0.9, 3), SelfNormalizedResets(0.5, prior_weight=1.0), RandomReplacement(0.2, 2)],

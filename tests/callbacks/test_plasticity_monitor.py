@@ -217,7 +217,7 @@ def test_the_ends_of_epochs_are_measured_on_their_last_batches(tmp_path):
 def test_the_ends_of_experiences_are_measured(tmp_path, probe):
     stream = [TensorDataset(torch.randn(16, 6), torch.randint(0, 3, (16,))) for _ in range(3)]
     datamodule = StreamDataModule(stream, epochs_per_experience=2, batch_size=8)
-    monitor = PlasticityMonitor(None, experience_ends=True, probe=probe, batches=2)
+    monitor = PlasticityMonitor(None, experience_ends=True, probe=probe, batches=2 if probe is None else None)
     _, trainer = fit(tmp_path, monitor, steps=-1, max_epochs=6, datamodule=datamodule)
     found = rows(trainer)
     assert [float(row["plasticity/experience"]) for row in found] == [0, 1, 2]
@@ -387,10 +387,12 @@ def test_a_model_with_nothing_to_watch_is_refused(tmp_path):
     ("options", "message"),
     [
         ({"metrics": ["rang"]}, r"metric 'rang'.*'effective_rank'.*`metrics`"),
-        ({"metrics": ["EffectiveRank"]}, r"metric 'EffectiveRank'.*Did you mean 'effective_rank'\?"),
+        ({"metrics": ["EffectiveRank"]}, r"metric 'EffectiveRank'.*Did you mean 'effective_rank'\?$"),
         ({"metrics": "effective_rank"}, r"metrics='effective_rank'.*Put a single one in a list"),
         ({"metrics": [EffectiveRank]}, r"metrics=\[.*EffectiveRank.*rather than the class"),
         ({"metrics": {"rank": "effective_rank"}}, r"metrics=\{'rank'.*a list of names"),
+        ({"metrics": 3}, r"metrics=3.*a list of names"),
+        ({"aggregate": None}, r"aggregate=None.*'mean', 'min' and 'max'"),
         ({"metrics": []}, r"metrics=\[\].*a list of names"),
         ({"aggregate": "mean"}, r"aggregate='mean'.*Pass a tuple"),
         ({"aggregate": ("median",)}, r"aggregate=\('median',\).*'mean', 'min' and 'max'"),
@@ -403,7 +405,13 @@ def test_a_model_with_nothing_to_watch_is_refused(tmp_path):
             {"metrics": ["gradient_dormant_ratio"], "probe": torch.ones(1, 6)},
             r"'gradient_dormant_ratio' with a `probe`",
         ),
-        ({"metrics": [OnlineAccuracy()]}, r"'online_accuracy', which is updated with predictions.*`training_step`"),
+        ({"metrics": [OnlineAccuracy()]}, r"'online_accuracy', .* with \(predictions, targets\).*`training_step`"),
+        ({"metrics": [torchmetrics.MeanSquaredError()]}, r"with \(preds, target\).*features alone"),
+        ({"layers": "net.0", "include": "net.0"}, r"`layers` and `include`.*no effect.*Leave out `include`"),
+        ({"layers": "net.0", "exclude": [], "example_input": 1}, r"`layers` and `exclude` and `example_input`"),
+        ({"batches": 2, "probe": torch.ones(1, 6)}, r"`probe` and `batches`.*Leave out `batches`"),
+        ({"layers": []}, r"layers=\[\].*one or several patterns"),
+        ({"layers": nn.Linear(1, 1)}, r"layers=Linear.*one or several patterns"),
         ({"metrics": [EffectiveRank(), "effective_rank"]}, r"two metrics named 'effective_rank'.*mapping"),
         ({"progress_bar": ["stable_rank"]}, r"'stable_rank' in `progress_bar`.*`metrics`"),
     ],
@@ -411,6 +419,16 @@ def test_a_model_with_nothing_to_watch_is_refused(tmp_path):
 def test_bad_arguments_are_refused(options, message):
     with pytest.raises(InvalidArgumentError, match=message):
         PlasticityMonitor(**options)
+
+
+def test_a_single_text_is_one_pattern_and_one_name():
+    monitor = PlasticityMonitor(layers="net.*", progress_bar="effective_rank")
+    assert (monitor.layers, monitor.progress_bar) == (("net.*",), ("effective_rank",))
+    assert PlasticityMonitor(include="net.0").state_key == PlasticityMonitor(include=["net.0"]).state_key
+
+
+def test_a_foreign_metric_of_features_alone_is_welcome():
+    assert PlasticityMonitor(metrics=[torchmetrics.MeanMetric()]).metrics.keys() == {"mean_metric"}
 
 
 def test_a_pattern_that_matches_no_module_is_refused(tmp_path):
@@ -438,7 +456,7 @@ def test_a_probe_needs_a_forward_method(tmp_path):
 
 
 def test_experience_ends_need_a_stream(tmp_path):
-    with pytest.raises(InvalidArgumentError, match="StreamDataModule"):
+    with pytest.raises(InvalidArgumentError, match=r"StreamDataModule.*`epoch_ends` instead"):
         fit(tmp_path, PlasticityMonitor(experience_ends=True))
 
 

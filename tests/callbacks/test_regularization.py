@@ -11,7 +11,8 @@ from lightning_plasticity.callbacks.regularization import (
     ShrinkAndPerturb,
 )
 from lightning_plasticity.errors import InvalidArgumentError
-from lightning_plasticity.optim.regularization import Decay, ShrinkPerturb
+from lightning_plasticity.optim.regularization import Decay
+from lightning_plasticity.optim.shrink_perturb import ShrinkPerturb
 from lightning_plasticity.streams import StreamDataModule
 
 DATA = TensorDataset(
@@ -186,3 +187,35 @@ def test_values_out_of_range_are_refused(name, value, expected):
 def test_a_negative_strength_is_refused():
     with pytest.raises(InvalidArgumentError, match=r"strength=-1.*in \[0, inf\)"):
         L2Regularization(-1)
+
+
+@pytest.mark.parametrize("callback", [L1Regularization, L2Regularization, RegenerativeRegularization])
+def test_a_decay_without_a_strength_is_refused_under_its_own_name(callback):
+    with pytest.raises(TypeError, match=rf"^{callback.__name__}.*'strength'"):
+        callback()
+
+
+@pytest.mark.parametrize("every", ["experience", "fit", "epoch"])
+def test_a_period_of_steps_is_refused_where_no_steps_are_counted(every):
+    with pytest.raises(InvalidArgumentError, match=rf"every_n_steps=5 with every='{every}'.*every='step'"):
+        ShrinkAndPerturb(every=every, every_n_steps=5)
+
+
+def test_a_fit_without_experiences_is_refused_before_it_begins_and_the_other_moments_are_named():
+    norms = Norms()
+    with pytest.raises(InvalidArgumentError, match=r"StreamDataModule.*every='fit', 'epoch' or 'step'"):
+        fit(Regression(), ShrinkAndPerturb(), norms)
+    assert not norms.values
+
+
+@pytest.mark.parametrize(
+    "callback",
+    [lambda **choice: L2Regularization(0.1, **choice), lambda **choice: ShrinkAndPerturb(every="epoch", **choice)],
+    ids=["L2Regularization", "ShrinkAndPerturb"],
+)
+def test_frozen_parameters_alone_are_named_in_a_warning(callback):
+    module = Regression()
+    module.net[0].requires_grad_(False)
+    with pytest.warns(UserWarning, match=r"has nothing to do .*: \['net.0.weight', 'net.0.bias'\] are frozen"):
+        fit(module, callback(include="net.0.*"))
+    fit(module, callback())  # some are trained: no warning

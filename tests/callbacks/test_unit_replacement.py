@@ -19,9 +19,14 @@ from lightning.pytorch.strategies import DDPStrategy
 from support.training_runs import Classifier, data, loader, method, mlp, same, snapshot, train, trainer
 from torch import nn
 
-from lightning_plasticity.callbacks import ContinualBackprop, UnitReplacement
+from lightning_plasticity.callbacks import ContinualBackprop, ReDo, UnitReplacement
 from lightning_plasticity.callbacks.trial import trial_run
-from lightning_plasticity.errors import StateMismatchError, UnsupportedModelError, UnsupportedOptimizerError
+from lightning_plasticity.errors import (
+    InvalidArgumentError,
+    StateMismatchError,
+    UnsupportedModelError,
+    UnsupportedOptimizerError,
+)
 from lightning_plasticity.replacement import UnitReplacer
 from lightning_plasticity.units import discover_units
 
@@ -409,7 +414,7 @@ def test_scalars_of_every_group_are_logged(tmp_path):
 @pytest.mark.parametrize(
     ("module", "message"),
     [
-        (lambda: Classifier(nn.Linear(6, 3)), "no hidden units in Classifier|no group of hidden units"),
+        (lambda: Classifier(nn.Linear(6, 3)), "no hidden units in Classifier"),
         (
             lambda: Classifier(nn.Sequential(nn.Flatten(0), mlp())),
             r"the model failed on the example in evaluation mode.*RuntimeError",
@@ -444,3 +449,18 @@ def test_a_module_without_an_optimizer_is_refused(tmp_path):
 def test_lbfgs_is_refused_by_name(tmp_path):
     with pytest.raises(UnsupportedOptimizerError, match="the optimizer LBFGS"):
         trainer(tmp_path, callbacks=[ContinualBackprop()]).fit(Classifier(optimizer="LBFGS"), loader())
+
+
+def test_two_callbacks_that_replace_the_same_units_are_refused(tmp_path):
+    with pytest.raises(InvalidArgumentError, match=r"two engines that replace the units of \['net.0', 'net.2'\]"):
+        trainer(tmp_path, callbacks=[ContinualBackprop(), ReDo()]).fit(Classifier(), loader())
+    both = [ContinualBackprop(include="net.0"), ReDo(exclude="net.0")]
+    trainer(tmp_path, callbacks=both).fit(Classifier(), loader())
+    assert [[group.name for group in each.replacer.groups] for each in both] == [["net.0"], ["net.2"]]
+
+
+def test_what_is_logged_can_be_monitored(tmp_path):
+    run = trainer(tmp_path, callbacks=[ContinualBackprop(0.05, 3)], log_every_n_steps=4)
+    run.fit(Classifier(), loader())
+    assert run.callback_metrics["unit_replacement/replaced/net.0"] >= 1
+    assert "unit_replacement/replaced/net.0" not in run.logged_metrics  # loggers have it already

@@ -357,6 +357,21 @@ def test_the_share_of_weights_that_are_treated_alike_is_logged(tmp_path):
     assert text.splitlines()[1].split(",")[text.splitlines()[0].split(",").index("step")] == "0"  # as Lightning counts
 
 
+@pytest.mark.parametrize("per", ["weight", "unit"])
+def test_what_is_logged_can_be_monitored_also_without_a_logger(per):
+    run = fit(Regression(), UPGDPerturbation(**SETTINGS, per=per), log_every_n_steps=4)
+    names = {"net.0", "net.2"} if per == "unit" else set(dict(Regression().named_parameters()))
+    shares = {name: value for name, value in run.callback_metrics.items() if name.startswith("upgd/neutral/")}
+    assert shares.keys() == {f"upgd/neutral/{name}" for name in names}
+    assert all(0 <= value <= 1 for value in shares.values())
+    assert not any(name.startswith("upgd") for name in run.logged_metrics)  # loggers have it already
+
+
+def test_nothing_is_logged_by_a_trainer_that_never_logs():
+    run = fit(Regression(), UPGDPerturbation(**SETTINGS), log_every_n_steps=0)
+    assert not run.callback_metrics
+
+
 def test_patterns_choose_parameters():
     module, callback = Regression(), UPGDPerturbation(**SETTINGS, include=["net.*.weight"], exclude=["net.4.*"])
     fit(module, callback, max_epochs=1)
@@ -383,6 +398,7 @@ def test_the_callback_can_be_copied_and_described():
         ("when", "never", "'before_clipping' or 'after_clipping'"),
         ("curvature", "hutchinson", "'hesscale', 'ggn_mc' or None"),
         ("noise_std", -1.0, r"in \[0, inf\)"),
+        ("protecting", "no", "True or False"),
     ],
 )
 def test_values_out_of_range_are_refused(name, value, expected):
@@ -419,15 +435,65 @@ def test_two_callbacks_may_gate_different_parameters():
     fit(Regression(), UPGDPerturbation(0.0, include="net.0.*"), UPGDPerturbation(0.0, include="net.2.*"))
 
 
-@pytest.mark.parametrize("patterns", [{"exclude": "*"}, {"include": []}], ids=str)
+@pytest.mark.parametrize("patterns", [{"exclude": "*"}, {"include": "net.0.*", "exclude": "net.*"}], ids=str)
 def test_patterns_that_leave_nothing_are_refused(patterns):
     with pytest.raises(InvalidArgumentError, match="which leave no parameter"):
         fit(Regression(), UPGDPerturbation(0.0, **patterns))
 
 
 def test_a_pattern_without_a_parameter_is_refused():
-    with pytest.raises(InvalidArgumentError, match=r"pattern 'head' matches no parameter.*'net.0.weight'.*`include`"):
+    with pytest.raises(InvalidArgumentError, match=r"pattern 'head' in `include` matches no parameter.*'net.0.weight'"):
         fit(Regression(), UPGDPerturbation(include=["head"]))
+
+
+class Head(Regression):
+    """Has an optimizer for the last layer only; the others may be frozen."""
+
+    def __init__(self, frozen=()):
+        super().__init__()
+        for layer in frozen:
+            self.net[layer].requires_grad_(False)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.net[4].parameters(), lr=0.1)
+
+
+@pytest.mark.parametrize("per", ["weight", "unit"])
+def test_patterns_that_choose_nothing_an_optimizer_has_are_refused(per):
+    chosen = UPGDPerturbation(per=per, include="net.0*")
+    message = r"include=\('net.0\*',\).*nothing that an optimizer has.*Head.configure_optimizers.*frozen or not"
+    with pytest.raises(InvalidArgumentError, match=message):
+        fit(Head(), chosen)
+
+
+def test_a_callback_whose_parameters_are_all_frozen_says_so_and_begins_when_they_thaw():
+    module, callback = Regression(), UPGDPerturbation(**SETTINGS, include="net.0.*")
+    module.net[0].requires_grad_(False)
+
+    class Thaw(pl.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            pl_module.net[0].requires_grad_(trainer.current_epoch > 0)
+
+    with pytest.warns(UserWarning, match=r"UPGDPerturbation has nothing to do .*\['net.0.weight'.*Train them"):
+        fit(module, callback, Thaw())
+    assert [part.get("step") for part in callback.gates[0].state_dict()["weights"][:3]] == [6, 6, None]
+
+
+def test_parameters_that_an_optimizer_gets_later_are_gated_too():
+    class Later(pl.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                trainer.optimizers[0].add_param_group({"params": pl_module.net[0].parameters()})
+
+    callback = UPGDPerturbation(**SETTINGS)
+    fit(Head(), callback, Later())
+    assert [part["step"] for part in callback.gates[0].state_dict()["weights"]] == [12, 12, 6, 6]
+
+
+def test_a_changed_choice_is_named_when_a_checkpoint_is_resumed(tmp_path):
+    fit(Regression(), UPGDPerturbation(**SETTINGS)).save_checkpoint(tmp_path / "a.ckpt")
+    with pytest.warns(UserWarning, match=r"add the following callbacks.*UPGDPerturbation\{'per': 'weight', 'inc"):
+        fit(Regression(), UPGDPerturbation(**SETTINGS, per="unit"), ckpt_path=tmp_path / "a.ckpt", max_epochs=3)
 
 
 def test_a_checkpoint_with_another_number_of_optimizers_is_refused(tmp_path):

@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.functional.plasticity import sample_plasticity
 
 
@@ -21,3 +23,9 @@ def test_a_loss_of_zero_divides_by_the_floor():
 def test_no_share_of_a_negative_loss_can_be_gone():
     found = sample_plasticity(torch.tensor([-1.0, -1.0, 1.0]), torch.tensor([-0.5, 0.5, -0.5]))
     assert found.isnan().all()
+
+
+@pytest.mark.parametrize(("after", "message"), [(1.0, "types Tensor and float"), (torch.ones(2), r"\(\) and \(2,\)")])
+def test_losses_that_do_not_belong_together_are_refused(after, message):
+    with pytest.raises(InvalidArgumentError, match=message):
+        sample_plasticity(torch.tensor(2.0), after)

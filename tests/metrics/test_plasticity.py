@@ -54,6 +54,11 @@ def test_losses_of_different_shapes_are_refused():
         SamplePlasticity().update(torch.rand(3), torch.tensor(1.0))
 
 
+def test_losses_that_are_no_tensors_are_refused():
+    with pytest.raises(InvalidArgumentError, match=r"losses of the types float and float.*without `.item\(\)`"):
+        SamplePlasticity().update(2.0, 1.0)
+
+
 def test_a_floor_of_zero_is_refused():
     with pytest.raises(InvalidArgumentError, match=r"eps=0.*in \(0, inf\).*Correct `eps`"):
         SamplePlasticity(eps=0)

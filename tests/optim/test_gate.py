@@ -12,9 +12,12 @@ from lightning_plasticity.errors import (
     UnsupportedModelError,
     UnsupportedOptimizerError,
 )
-from lightning_plasticity.optim import UPGD, AdaUPGD, UtilityGate
+from lightning_plasticity.methods import continual_backprop
+from lightning_plasticity.optim import UPGD, AdaUPGD, HesScale, UtilityGate
 from lightning_plasticity.optim.noise import NoiseSource
 from lightning_plasticity.optim.regularization import Decay
+from lightning_plasticity.optim.shrink_perturb import ShrinkPerturb
+from lightning_plasticity.replacement import UnitReplacer
 from lightning_plasticity.units import Slot, UnitGroup, discover_units
 
 
@@ -421,10 +424,49 @@ def test_a_state_per_unit_does_not_fit_a_gate_per_weight_nor_other_units():
     model = mlp()
     optimizer, units = torch.optim.SGD(model.parameters(), lr=0.1), discover_units(model, data()[0])
     state = UtilityGate(optimizer, units=units).state_dict()
-    with pytest.raises(StateMismatchError, match=r"\['noise', 'units'\].*utilities of weights.*per unit"):
+    with pytest.raises(StateMismatchError, match=r"\['noise', 'units'\].*\['noise', 'weights'\].*per unit"):
         UtilityGate(optimizer).load_state_dict(state)
     with pytest.raises(StateMismatchError, match=r"units \{'0': 8, '2': 6\}.*\{'0': 8\}.*include and exclude"):
         UtilityGate(optimizer, units=units.select(include=["0"])).load_state_dict(state)
+
+
+def test_a_gate_goes_on_with_other_parameters_and_keeps_what_it_knows():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    gate = UtilityGate(optimizer, noise_std=0.0, parameters=[model[0].weight, model[2].weight]).attach()
+    train(model, optimizer, data(2))
+    gate.choose([model[0].weight, model[4].weight])
+    before = gate.gates.memory[model[2].weight]["utility"].clone()
+    train(model, optimizer, data(3))
+    steps = {parameter: part["step"] for parameter, part in gate.gates.memory.items()}
+    assert [steps[model[i].weight] for i in (0, 2, 4)] == [5, 2, 3]
+    assert gate.gates.memory[model[2].weight]["utility"].equal(before)
+    assert gate.gated() == {model[0].weight, model[4].weight}
+    gate.choose(None)
+    assert gate.gated() == set(model.parameters())
+
+
+def test_only_a_gate_of_weights_can_choose_among_them_and_only_those_of_its_optimizer():
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    with pytest.raises(InvalidArgumentError, match=r"one utility per unit.*without `units`.*`regroup\(units\)`"):
+        UtilityGate(optimizer, units=units_of(model)).choose(model.parameters())
+    with pytest.raises(InvalidArgumentError, match="gates no parameter"):
+        UtilityGate(optimizer).choose(mlp().parameters())
+
+
+@pytest.mark.parametrize("state", [None, [], {}, {"weights": []}])
+def test_what_is_no_state_is_refused_by_everything_that_loads_one(state):
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    engines = (
+        *(UtilityGate(optimizer), UtilityGate(optimizer, units=units_of(model)), UPGD(model.parameters())),
+        *(Decay(optimizer, 1.0), ShrinkPerturb(model), NoiseSource(0)),
+        UnitReplacer(continual_backprop(), units_of(model), optimizer),
+    )
+    for engine in engines:
+        with pytest.raises(StateMismatchError, match=r"(a state of type|with the entries).*one with the entries \['"):
+            engine.load_state_dict(state)
 
 
 def test_frozen_readers_are_refused_by_name():
@@ -479,18 +521,19 @@ def test_a_seed_may_be_a_whole_number_of_numpy():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        pytest.param(lambda model: {"parameters": []}, "parameters=\\[\\]", id="no parameter"),
+        pytest.param(lambda model: {"parameters": []}, "parameters without any", id="no parameter"),
         pytest.param(lambda model: {"parameters": model}, "parameters with Linear", id="a module"),
-        pytest.param(lambda model: {"parameters": model[0].weight}, "parameters=Parameter", id="a single tensor"),
+        pytest.param(lambda model: {"parameters": model[0].weight}, "of type Parameter", id="a single tensor"),
         pytest.param(lambda model: {"parameters": ["0.weight"]}, "'0.weight' among them", id="names"),
         pytest.param(lambda model: {"parameters": mlp().parameters()}, "gates no parameter", id="another model's"),
-        pytest.param(lambda model: {"units": []}, "units without a group", id="no units"),
+        pytest.param(lambda model: {"units": []}, r"units=\[\]", id="no units"),
         pytest.param(lambda model: {"units": "0"}, "units='0'", id="a name"),
-        pytest.param(lambda model: {"units": units_of(model)["0"]}, "units=UnitGroup", id="a single group"),
+        pytest.param(lambda model: {"units": units_of(model)["0"]}, "units of type UnitGroup", id="a single group"),
         pytest.param(lambda model: {"units": units_of(mlp())}, "gates no parameter of SGD", id="another model's units"),
         pytest.param(
             lambda model: {"units": units_of(model), "parameters": model.parameters()}, "both `units`", id="both"
         ),
+        pytest.param(lambda model: {"curvature": HesScale}, "curvature=<class", id="a class of curvature"),
         pytest.param(lambda model: {"curvature": "hesscale"}, "curvature='hesscale'", id="a name of curvature"),
     ],
 )

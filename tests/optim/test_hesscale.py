@@ -435,6 +435,16 @@ REFUSED = {
 }
 
 
+def test_what_is_no_model_or_no_scalar_loss_is_refused():
+    with pytest.raises(InvalidArgumentError, match=r"model of type NoneType.*an nn.Module"):
+        HesScale(None)
+    hesscale = HesScale(nn.Linear(2, 2))
+    with pytest.raises(InvalidArgumentError, match=r"loss='x'.*a tensor of one number.*`hesscale.watch\(loss\)"):
+        hesscale.watch("x")
+    with pytest.raises(InvalidArgumentError, match=r"a loss of shape \[2\].*reduce losses to their mean or sum"):
+        hesscale.watch(torch.ones(2))
+
+
 @pytest.mark.parametrize(("model", "message"), REFUSED.values(), ids=REFUSED)
 def test_what_has_no_rule_is_refused_by_name_before_the_backward_pass(model, message):
     with pytest.raises(UnsupportedModelError, match=message + r".*Remedy: Use first-order utilities"):

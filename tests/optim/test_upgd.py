@@ -264,7 +264,7 @@ def test_a_copy_goes_on_like_the_original():
 
 def test_the_state_of_another_optimizer_is_refused():
     params = parameters()
-    with pytest.raises(StateMismatchError, match=r"entries \['param_groups', 'state'\].*'noise'.*start afresh"):
+    with pytest.raises(StateMismatchError, match=r"entries \['state', 'param_groups'\].*'noise'.*start afresh"):
         UPGD(params).load_state_dict(torch.optim.SGD(params).state_dict())
 
 

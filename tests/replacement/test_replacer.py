@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, UnsupportedModelError
-from lightning_plasticity.methods import continual_backprop
+from lightning_plasticity.methods import continual_backprop, redo
 from lightning_plasticity.replacement import GradientUtility, UnitReplacer
 from lightning_plasticity.replacement.alarm import PATIENCE
 from lightning_plasticity.units import discover_units
@@ -225,8 +225,22 @@ def test_units_on_several_devices_are_refused():
 
 def test_a_model_without_hidden_units_is_refused():
     model = nn.Sequential(nn.Linear(2, 2))
-    with pytest.raises(UnsupportedModelError, match="no group of hidden units"):
+    with pytest.raises(UnsupportedModelError, match=r"no hidden units in Sequential:\n(.|\n)*skipped 0"):
         UnitReplacer(method(), discover_units(model, torch.randn(1, 2)), sgd(model))
+
+
+def test_two_engines_of_the_same_units_are_refused_and_those_of_different_ones_are_not():
+    model = mlp()
+    optimizer, units = sgd(model), discover_units(model, torch.randn(2, 6))
+    first = UnitReplacer(method(), units, optimizer).attach()
+    second = UnitReplacer(redo(), units.select("2"), optimizer)
+    with pytest.raises(InvalidArgumentError, match=r"two engines that replace the units of \['2'\].*neither knows"):
+        second.attach()
+    assert not second.attached
+    first.attach()  # not its own rival
+    first.detach()
+    with second, UnitReplacer(method(), units.select("0"), optimizer):
+        assert second.attached
 
 
 # ------------------------------------------------------------------------------------------------ several optimizers
@@ -304,7 +318,7 @@ def state_of(model: nn.Module, **changes) -> dict:
         (lambda s: s["groups"]["2"]["memory"].pop("utility"), r"'2': the memory \{\} instead of \{'utility': \[16\]\}"),
         (lambda s: s["groups"]["2"]["held"][0].clear(), r"'2': other slots in what its edits hold"),
         (lambda s: s["optimizers"].append({}), r"it has 2 optimizers for \['0', '2'\]"),
-        (lambda s: s.clear(), r"it has no units of '0'"),
+        (lambda s: s.clear(), r"the entries \[\].*\['groups', 'generator', 'optimizers'\]"),
     ],
 )
 def test_a_state_of_another_model_or_method_names_the_layers_and_changes_nothing(change, message):

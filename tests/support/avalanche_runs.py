@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import torch
 from avalanche.benchmarks import class_incremental_benchmark
 from avalanche.benchmarks.utils import as_classification_dataset
+from avalanche.models import IncrementalClassifier
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -27,3 +28,16 @@ def benchmark(experiences=3):
 def mlp():
     torch.manual_seed(1)
     return nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU(), nn.Linear(16, 6))
+
+
+class Growing(nn.Module):
+    """An MLP whose head grows with the classes."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.body = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 16), nn.ReLU())
+        self.head = IncrementalClassifier(16, initial_out_features=2)
+
+    def forward(self, x):
+        return self.head(self.body(x))

@@ -161,7 +161,7 @@ def test_values_of_buffers_are_put_back_after_an_error_too():
     model = nn.BatchNorm1d(2)
 
     def fail():
-        with restoring.buffer_values_restored(model):
+        with restoring.values_restored(model):
             model(torch.randn(8, 2) + 5)
             raise KeyError
 

@@ -11,8 +11,9 @@ import torch
 from torch import nn
 
 from lightning_plasticity import UnitMap, UnitReplacer, discover_units, verify_units
-from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError
+from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, UnsupportedModelError
 from lightning_plasticity.methods import continual_backprop
+from lightning_plasticity.units.unit_map import checked_groups
 
 
 def chain(*widths):
@@ -44,13 +45,44 @@ def test_patterns_choose_groups_alone_or_in_a_list(units, include, exclude):
 
 
 def test_a_pattern_that_matches_nothing_is_refused(units):
-    with pytest.raises(InvalidArgumentError, match=r"pattern 'encoder\.\*' matches no unit group.*\['0', '2'\]"):
+    with pytest.raises(
+        InvalidArgumentError, match=r"pattern 'encoder\.\*' in `include` matches no unit group.*\['0', '2'\]"
+    ):
         units.select("encoder.*")
 
 
 def test_patterns_that_leave_nothing_are_refused(units):
     with pytest.raises(InvalidArgumentError, match=r"which leave no unit group.*some of \['0', '2'\]"):
         units.select(exclude=["*"])
+
+
+def test_a_map_is_bound_to_nothing_but_a_model(units):
+    with pytest.raises(InvalidArgumentError, match=r"model of type NoneType.*an nn.Module"):
+        units.update(None)
+
+
+@pytest.mark.parametrize("value", [nn.Linear(2, 2), None, "0", [], [nn.Linear(2, 2)], {}, 3])
+def test_what_holds_no_groups_is_refused_in_place_of_units(value):
+    with pytest.raises(InvalidArgumentError, match=r"units(=| of type ).*a UnitMap, or a sequence.*`discover_units"):
+        checked_groups(value)
+
+
+def test_groups_are_taken_from_a_map_or_a_sequence(units):
+    assert checked_groups(units) == checked_groups(list(units)) == units.groups
+
+
+def test_a_map_without_groups_is_refused_with_the_reason_of_every_layer():
+    empty = discover_units(chain(4, 2), torch.randn(3, 4))
+    with pytest.raises(
+        UnsupportedModelError, match=r"no hidden units in Sequential:\n(.|\n)*skipped 0: (.|\n)*, or else"
+    ):
+        checked_groups(empty, otherwise=", or else")
+
+
+def test_the_map_of_a_model_that_has_changed_is_refused_in_place_of_units(model, units):
+    model[0] = nn.Linear(4, 6)
+    with pytest.raises(StateMismatchError, match=r"'0.bias', '0.weight'.*units.update"):
+        checked_groups(units)
 
 
 def test_a_group_is_found_by_its_name_and_others_are_named_if_it_is_not_there(units):

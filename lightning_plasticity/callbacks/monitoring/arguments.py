@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from difflib import get_close_matches
+from inspect import signature
 
 from torchmetrics import Metric
 
@@ -39,7 +40,8 @@ def named_metrics(metrics: Sequence[str | Metric] | Mapping[str, Metric]) -> dic
     """
     values = metrics.values() if isinstance(metrics, Mapping) else metrics
     kinds = (Metric,) if isinstance(metrics, Mapping) else (str, Metric)
-    if isinstance(metrics, str) or not values or not all(isinstance(each, kinds) for each in values):
+    is_several = isinstance(values, Collection) and not isinstance(values, str)
+    if not (is_several and values and all(isinstance(each, kinds) for each in values)):
         raise InvalidArgumentError(
             f"metrics={metrics!r}",
             "a list of names, such as ['effective_rank'], or of metrics",
@@ -76,9 +78,29 @@ def check_aggregates(aggregate: Sequence[str]) -> None:
     Raises:
         InvalidArgumentError: If it is a single word, or holds another word than ``"mean"``, ``"min"`` and ``"max"``.
     """
-    if isinstance(aggregate, str) or not set(aggregate) <= {"mean", "min", "max"}:
+    is_several = isinstance(aggregate, Collection) and not isinstance(aggregate, str)
+    if not (is_several and set(aggregate) <= {"mean", "min", "max"}):
         raise InvalidArgumentError(
             f"aggregate={aggregate!r}", "some of 'mean', 'min' and 'max'", "Pass a tuple, such as `('mean', 'max')`"
+        )
+
+
+def check_sources(one: Mapping[str, object], other: Mapping[str, object]) -> None:
+    """Refuse arguments that exclude each other.
+
+    Args:
+        one: Arguments by name; None is not given.
+        other: Those that say something else about the same.
+
+    Raises:
+        InvalidArgumentError: If there is one of either kind.
+    """
+    given, contrary = ([f"`{name}`" for name, value in each.items() if value is not None] for each in (one, other))
+    if given and contrary:
+        raise InvalidArgumentError(
+            f"{' and '.join(given + contrary)}",
+            f"either {' and '.join(given)} or {' and '.join(contrary)}, which would have no effect",
+            f"Leave out {' and '.join(contrary)}",
         )
 
 
@@ -118,10 +140,11 @@ def check_metrics(metrics: Mapping[str, Metric], progress_bar: Iterable[str], *,
         InvalidArgumentError: If there is one of them.
     """
     for name, metric in metrics.items():
-        if reads(metric) is Reads.PREDICTIONS:
+        own = isinstance(metric, PlasticityMetric)
+        if reads(metric) is Reads.PREDICTIONS or not (own or _takes_one(metric.update)):
             raise InvalidArgumentError(
-                f"metric {name!r}, which is updated with predictions",
-                f"a measure of layers, such as {sorted(available_metrics())}",
+                f"metric {name!r}, which is updated with ({', '.join(signature(metric.update).parameters)})",
+                f"a measure of layers, such as {sorted(available_metrics())}, or one updated with features alone",
                 "Update it in `training_step` and log it there",
             )
         if reads(metric) is Reads.FEATURE_GRADIENTS and has_probe:
@@ -135,3 +158,12 @@ def check_metrics(metrics: Mapping[str, Metric], progress_bar: Iterable[str], *,
             raise InvalidArgumentError(
                 f"{name!r} in `progress_bar`", f"some of {sorted(metrics)}", "Add it to `metrics` as well"
             )
+
+
+def _takes_one(update: Callable[..., object]) -> bool:
+    """Return whether a function can be called with one argument."""
+    try:
+        signature(update).bind(None)
+    except TypeError:
+        return False
+    return True

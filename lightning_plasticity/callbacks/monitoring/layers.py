@@ -7,15 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError
+from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units import Tap, UnitGroup
+from lightning_plasticity.units.patterns import check_patterns, matches
 
 Listener = Callable[[Tensor], None]
 
@@ -60,15 +60,9 @@ def watched_modules(model: nn.Module, patterns: Sequence[str]) -> tuple[WatchedL
     Raises:
         InvalidArgumentError: If a pattern matches no module.
     """
-    names = [name for name, _ in model.named_modules() if name]
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in names):
-            raise InvalidArgumentError(
-                f"pattern {pattern!r} in `layers` matches no module",
-                f"a pattern that matches one of {names}",
-                "Correct the pattern",
-            )
-    chosen = [(n, m) for n, m in model.named_modules() if n and any(fnmatchcase(n, pattern) for pattern in patterns)]
+    modules = {name: module for name, module in model.named_modules() if name}
+    check_patterns("layers", patterns, list(modules), "module")
+    chosen = [(name, module) for name, module in modules.items() if matches(name, patterns)]
     return tuple(WatchedLayer(name, _OutputWatch(name, module), _channels) for name, module in chosen)
 
 

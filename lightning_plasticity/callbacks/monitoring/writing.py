@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import lightning.pytorch as pl
 import torch
@@ -91,29 +91,6 @@ def write_histograms(trainer: pl.Trainer, histograms: Mapping[str, Tensor], step
                 finite = numbers[numbers.isfinite()].cpu()
                 if len(finite):
                     logger.experiment.add_histogram(f"{PREFIX}/{name}", finite, step)
-
-
-def publish(
-    pl_module: pl.LightningModule, means: Mapping[str, Tensor], progress_bar: Collection[str], *, in_batch: bool
-) -> None:
-    """Make means over layers known to the Trainer: to its progress bar and to callbacks that monitor a value.
-
-    Args:
-        pl_module: The module.
-        means: Values by the name they are logged under.
-        progress_bar: Names of the metrics to show.
-        in_batch: Whether this happens in a hook of a batch, rather than of an epoch.
-    """
-    for name, value in means.items():
-        pl_module.log(
-            name,
-            value.float(),
-            prog_bar=name.split("/")[1] in progress_bar,
-            logger=False,
-            on_step=in_batch,
-            on_epoch=not in_batch,
-            batch_size=1,
-        )
 
 
 def utilities(trainer: pl.Trainer) -> dict[str, Tensor]:

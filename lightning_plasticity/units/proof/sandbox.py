@@ -24,11 +24,11 @@ from lightning_plasticity.units.proof.swapping import data_swapped
 from lightning_plasticity.units.refusals import check_model, unwrapped
 from lightning_plasticity.units.restoring import (
     attributes_restored,
-    buffer_values_restored,
     random_state_restored,
     seed_everything,
     uncompiled,
     unfused_attention,
+    values_restored,
 )
 from lightning_plasticity.units.slot import Slot
 from lightning_plasticity.units.tensors import tensors_in
@@ -100,7 +100,7 @@ class Sandbox:
         self.runs += 1
         with ExitStack() as stack:
             stack.enter_context(attributes_restored(self.model))
-            stack.enter_context(buffer_values_restored(self.model))
+            stack.enter_context(values_restored(self.model))
             for mode in (Promotion(self.dtype), *modes):
                 stack.enter_context(mode)
             seed_everything(self.seed)

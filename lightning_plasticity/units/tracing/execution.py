@@ -18,9 +18,47 @@ from lightning_plasticity.units.tracing.frames import Frames, TapCandidate
 from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY, UNREAD, Labels, foreign
 from lightning_plasticity.units.tracing.meeting import PRODUCT, Manner, meet
 from lightning_plasticity.units.tracing.memory import Memory
-from lightning_plasticity.units.tracing.shadow import Origin, Shadow, compact, geometry
+from lightning_plasticity.units.tracing.shadow import Origin, Shadow, compact, geometry, storage_key
 from lightning_plasticity.units.tracing.sources import Orientation, Source, Sources, orientation
 from lightning_plasticity.units.tracing.tape import DerivedUse, Role, Step, Tape
+
+
+@dataclass(eq=False, slots=True)
+class Seen:
+    """What is known of a tensor at a moment.
+
+    Args:
+        tensor: The tensor.
+        source: The parameter or buffer that it is, or is a view of, if it is one.
+        origin: What it was computed from.
+        labels: Its compact labels; None for a constant, and for data without any unit.
+    """
+
+    tensor: Tensor
+    source: Source | None
+    origin: Origin
+    labels: Tensor | None
+
+    @property
+    def is_weight(self) -> bool:
+        """Whether it is a parameter, a view of one, or computed from parameters only."""
+        return self.origin is Origin.DERIVED if self.source is None else self.source.is_parameter
+
+    @property
+    def is_data(self) -> bool:
+        """Whether it depends on the example."""
+        if self.source is None:
+            return self.origin is Origin.DATA
+        return self.labels is not None and not self.source.is_parameter
+
+    @property
+    def identity(self) -> Hashable | None:
+        """All that rules may learn about it; None if they may look at its values or at its history."""
+        if self.source is not None:
+            return id(self.source), geometry(self.tensor), id(self.labels)
+        if self.origin is Origin.DERIVED or not self.tensor.is_floating_point():
+            return None
+        return self.origin, self.tensor.shape, id(self.labels)
 
 
 @dataclass(eq=False)
@@ -84,29 +122,18 @@ class Execution:
 
     # -- what a tensor is -------------------------------------------------------------------------------------------
 
+    def look(self, tensor: Tensor) -> Seen:
+        """Return what is known of ``tensor``."""
+        key = storage_key(tensor)
+        return Seen(tensor, self.sources.find(tensor, key), *self.shadow.look(tensor, key))
+
     def is_weight(self, tensor: Tensor) -> bool:
         """Return whether ``tensor`` is a parameter, a view of one, or computed from parameters only."""
-        source = self.sources.find(tensor)
-        if source is not None:
-            return source.is_parameter
-        return self.shadow.origin(tensor) is Origin.DERIVED
+        return self.look(tensor).is_weight
 
     def is_data(self, tensor: Tensor) -> bool:
         """Return whether ``tensor`` depends on the example."""
-        source = self.sources.find(tensor)
-        if source is not None:
-            return not source.is_parameter and self.shadow.labels(tensor) is not None
-        return self.shadow.origin(tensor) is Origin.DATA
-
-    def identity(self, tensor: Tensor) -> Hashable | None:
-        """Return all that rules may learn about ``tensor``; None if they may look at its values or at its history."""
-        source, labels = self.sources.find(tensor), self.shadow.labels(tensor)
-        if source is not None:
-            return id(source), geometry(tensor), id(labels)
-        origin = self.shadow.origin(tensor)
-        if origin is Origin.DERIVED or not tensor.is_floating_point():
-            return None
-        return origin, tuple(tensor.shape), id(labels)
+        return self.look(tensor).is_data
 
     # -- labels of tensors ------------------------------------------------------------------------------------------
 
@@ -117,13 +144,13 @@ class Execution:
         """
         if tensor is None:
             return None
-        source = self.sources.find(tensor)
-        if source is not None and source.is_parameter:
+        seen = self.look(tensor)
+        if seen.source is not None and seen.source.is_parameter:
             return self.soft(tensor, kind)
-        if self.shadow.origin(tensor) is Origin.DERIVED:
+        if seen.origin is Origin.DERIVED:
             self.tape.label(tensor, partial(self.label_step, self))
-        labels = self.shadow.labels(tensor)
-        return foreign(tensor.ndim) if labels is None and self.is_data(tensor) else labels
+            seen = self.look(tensor)
+        return foreign(tensor.ndim) if seen.labels is None and seen.is_data else seen.labels
 
     def soft(self, tensor: Tensor | None, kind: SlotKind) -> Tensor | None:
         """Return the labels of the entries of a parameter or buffer that is used element-wise."""
@@ -138,11 +165,6 @@ class Execution:
         """Set the labels of ``tensor``, which depends on the example; None for nobody."""
         if labels is None and self.is_data(tensor):
             labels = torch.full([1] * tensor.ndim, NOBODY)
-        if labels is not None:
-            fits = labels.ndim == tensor.ndim and all(
-                n in {1, m} for n, m in zip(labels.shape, tensor.shape, strict=True)
-            )
-            assert fits, f"labels {tuple(labels.shape)} for a tensor {tuple(tensor.shape)}"  # noqa: S101 - our own bug
         self.shadow.put(tensor, labels)
 
     def meet(self, a: Tensor | None, b: Tensor | None, manner: Manner = PRODUCT) -> Tensor | None:

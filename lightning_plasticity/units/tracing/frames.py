@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from lightning_plasticity.units.restoring import version_of
 from lightning_plasticity.units.tensors import tensors_in
@@ -70,8 +70,9 @@ class Frames:
         """The dotted name of the innermost executing module; empty outside of all."""
         return self.names.get(self._stack[-1][0], "") if self._stack else ""
 
-    def watch(self) -> list[RemovableHandle]:
-        """Hook every module; return the handles that undo it."""
+    @contextmanager
+    def watched(self) -> Generator[None, None, None]:
+        """Follow which module is executed, by hooks on all of them."""
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             with torch._C.DisableTorchFunction():  # a mode that watches the model need not see what is asked here
@@ -85,7 +86,11 @@ class Frames:
         for module in self.names:
             handles.append(module.register_forward_pre_hook(enter, with_kwargs=True))
             handles.append(module.register_forward_hook(leave, always_call=True))
-        return handles
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def restart(self) -> None:
         """Forget the tensors of the last run."""

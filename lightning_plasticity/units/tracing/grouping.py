@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -50,23 +50,22 @@ def groups_of(verdict: Verdict) -> list[UnitGroup]:
         return []
     number = torch.full(verdict.good.shape, -1)
     number[good] = torch.arange(len(good))
-    order, sizes = _in_groups(verdict.entries, [number[entry.owners] for entry in verdict.entries], len(good))
+    lengths = [entry.owners.numel() for entry in verdict.entries]
+    owners = torch.cat([entry.owners.reshape(-1) for entry in verdict.entries])
+    order, sizes = _in_groups(verdict.entries, torch.split_with_sizes(number[owners], lengths), len(good))
     number[good[order]] = torch.arange(len(good))  # from now on the units of a group are neighbours
     starts = [0, *torch.tensor(sizes).cumsum(0).tolist()]
     groups = [_Group(start, size) for start, size in zip(starts, sizes, strict=False)]
-    group_of = torch.arange(len(groups)).repeat_interleave(torch.tensor(sizes))
-    for entry in verdict.entries:
-        owned = number[entry.owners]
-        for g, _, where in _by_group(owned.reshape(-1), group_of):
+    by_group = _ByGroup(torch.arange(len(groups)).repeat_interleave(torch.tensor(sizes)))
+    for entry, owned in zip(verdict.entries, torch.split_with_sizes(number[owners], lengths), strict=True):
+        for g, _, where in by_group.of(owned):
             room = entry.role or ("bias" if entry.kind == "bias" else "norm")
-            groups[g].slots[room].append((entry, _slot(entry, list(owned.shape), where.reshape(sizes[g], -1))))
-    for candidate in sorted(verdict.run.taps, key=lambda c: c.where):  # inputs first
-        for g, units, where in _by_group(number[verdict.unit[candidate.labels]], group_of):
+            groups[g].slots[room].append((entry, _slot(entry, where.reshape(sizes[g], -1))))
+    for tap in sorted(verdict.run.taps, key=lambda candidate: candidate.where):  # inputs first
+        for g, units, where in by_group.of(number[verdict.unit[tap.labels]]):
             group = groups[g]
             if group.tap is None and _is_even(units, group):
-                table = where.reshape(group.size, -1)
-                c = candidate
-                group.tap = Tap(c.module, c.path, c.where, c.key, c.dim, table)
+                group.tap = Tap(tap.module, tap.path, tap.where, tap.key, tap.dim, where.reshape(group.size, -1))
     return [_finished(group, verdict, int(good[order[group.start]])) for group in groups]
 
 
@@ -102,52 +101,63 @@ def _in_groups(entries: Sequence[Entry], owned: Sequence[Tensor], total: int) ->
 
     Args:
         entries: The tensors in their roles.
-        owned: The unit of every entry of each, -1 for none.
+        owned: The unit of every entry of each, flattened, -1 for none.
         total: The number of units.
     """
     which = _alike(owned, total)
-    written: dict[int, None] = {}
-    for _, o in sorted(
-        ((e.time, o) for e, o in zip(entries, owned, strict=True) if e.role == "in"), key=lambda pair: pair[0]
-    ):
-        written.update(dict.fromkeys(o[o >= 0].tolist()))
-    units = torch.tensor(list(written))
-    first = torch.full((total,), total).scatter_reduce(0, which[units], torch.arange(total), "amin")
-    order = first[which[units]].argsort(stable=True)
-    sizes = which[units[order]].unique_consecutive(return_counts=True)[1]  # type: ignore[no-untyped-call]
-    return units[order], sizes.tolist()
+    writers = sorted((e.time, i) for i, e in enumerate(entries) if e.role == "in")
+    rows = torch.cat([owned[i] for _, i in writers])
+    rows = rows[rows >= 0]
+    never = len(rows)
+    written = torch.full((total,), never).scatter_reduce(0, rows, torch.arange(never), "amin")  # when each is at first
+    start = torch.full((total,), never).scatter_reduce(0, which, written, "amin")  # when each group is
+    units = (start[which] * (never + 1) + written).argsort()
+    sizes = which[units].unique_consecutive(return_counts=True)[1]  # type: ignore[no-untyped-call]
+    return units, sizes.tolist()
 
 
 def _alike(owned: Sequence[Tensor], total: int) -> Tensor:
     """Return the number of each unit's group, ``[total]``: units that own equally many entries of every tensor."""
     generator = torch.Generator().manual_seed(0)
     keys = torch.randint(-(2**62), 2**62, (len(owned),), generator=generator)
-    sums = torch.zeros(total, dtype=torch.long)
-    for o, key in zip(owned, keys, strict=True):  # sums of random keys: equal for units that own the same only
-        units = o[o >= 0]
-        sums.index_add_(0, units, key.expand(len(units)))
+    keys = keys.repeat_interleave(torch.tensor([o.numel() for o in owned]))
+    units = torch.cat([*owned])
+    of_units = units >= 0
+    sums = torch.zeros(total, dtype=torch.long)  # sums of random keys: equal for units that own the same only
+    sums.index_add_(0, units[of_units], keys[of_units])
     which: Tensor = sums.unique(return_inverse=True)[1]  # type: ignore[no-untyped-call]
     return which
 
 
-def _by_group(units: Tensor, group_of: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Yield every group in ``units``, the numbers of its units in rising order, and the positions where they stand.
+@dataclass(eq=False)
+class _ByGroup:
+    """Where each group stands in a tensor of units; units stand alike in a weight, in its norms and in its readers.
 
     Args:
-        units: The unit at every position, -1 for none, ``[N]``.
         group_of: The group of every unit.
     """
-    first = int(units[0]) if len(units) else -1
-    if first >= 0 and torch.equal(units, torch.arange(first, first + len(units))):  # as a rule: rows, norms, readers
-        present, where = units, units - first
-    else:
+
+    group_of: Tensor
+    known: dict[bytes, list[tuple[int, Tensor, Tensor]]] = field(default_factory=dict)
+
+    def of(self, units: Tensor) -> list[tuple[int, Tensor, Tensor]]:
+        """Return every group in ``units``, the numbers of its units in rising order, and the positions of these.
+
+        Args:
+            units: The unit at every position, -1 for none, ``[N]``.
+        """
+        key = units.numpy().tobytes()
+        if key not in self.known:
+            self.known[key] = self._split(units)
+        return self.known[key]
+
+    def _split(self, units: Tensor) -> list[tuple[int, Tensor, Tensor]]:
         where = (units >= 0).nonzero()[:, 0]
         present, order = units[where].sort(stable=True)
-        where = where[order]
-    groups, counts = group_of[present].unique_consecutive(return_counts=True)  # type: ignore[no-untyped-call]
-    parts = counts.tolist()
-    split = torch.split_with_sizes
-    yield from zip(groups.tolist(), split(present, parts), split(where, parts), strict=True)
+        groups, counts = self.group_of[present].unique_consecutive(return_counts=True)  # type: ignore[no-untyped-call]
+        parts = counts.tolist()
+        each = torch.split_with_sizes(present, parts), torch.split_with_sizes(where[order], parts)
+        return list(zip(groups.tolist(), *each, strict=True))
 
 
 def _is_even(units: Tensor, group: _Group) -> bool:
@@ -160,15 +170,14 @@ def _numbers(group: _Group) -> Tensor:
     return torch.arange(group.start, group.start + group.size)
 
 
-def _slot(entry: Entry, shape: list[int], where: Tensor) -> Slot:
+def _slot(entry: Entry, where: Tensor) -> Slot:
     """Return the slot of a group in one tensor.
 
     Args:
         entry: The tensor.
-        shape: The compact shape in which units were told apart.
-        where: Where each unit stands in it, flattened, ``[U, K]``.
+        where: Where each unit stands among the owners of its entries, which are compact, flattened, ``[U, K]``.
     """
-    source = entry.source
+    source, shape = entry.source, entry.owners.shape
     dims = tuple(d for d, n in enumerate(shape) if n > 1)
     if not dims:  # one unit owns everything
         single = [d for d in range(len(shape)) if source.tensor.shape[d] == 1] or [0]

@@ -34,13 +34,10 @@ FOREIGN = 1
 
 FOREIGN_KIND, BLEND, MIXTURE, SOFT, HARD = range(5)
 
-_ROOM = 2**16
-"""For how many labels there is memory at first; it doubles as needed."""
 
-_COLUMNS = (
-    "off", "soft", "mixture", "statistic", "core", "core_beside", "coupled", "summed", "offset", "shifted",
-    "hard_class", "reason", "why", "off_reason", "alone",
-)  # fmt: skip
+def _blank(room: int, dtype: torch.dtype) -> Tensor:
+    """Return a column of zeros that takes no memory until :meth:`Labels._own` makes it one to write to."""
+    return torch.zeros(1, dtype=dtype).expand(room)
 
 
 def foreign(ndim: int) -> Tensor:
@@ -54,6 +51,9 @@ class Labels:
     Ids are never reused, so that a row of a weight has the same label in every run of the model; :meth:`restart`
     forgets what the last runs concluded and keeps which labels are switched off.
 
+    Args:
+        room: For how many labels there is memory at first; it doubles as needed.
+
     Example:
         >>> labels = Labels()
         >>> a, b = labels.fresh(2), labels.fresh(2)
@@ -62,53 +62,54 @@ class Labels:
         True
     """
 
-    def __init__(self) -> None:
+    def __init__(self, room: int = 2**16) -> None:
         self.count = 2
-        self.off, self.soft, self.mixture, self.statistic = (torch.zeros(_ROOM, dtype=torch.bool) for _ in range(4))
-        self.why, self.off_reason, self.core, self.core_beside = (
-            torch.zeros(_ROOM, dtype=torch.long) for _ in range(4)
-        )
+        room = max(room, self.count)
+        self.hard, self.soft, self.mixture = (torch.zeros(room, dtype=torch.bool) for _ in range(3))
+        self.off, self.statistic = (_blank(room, torch.bool) for _ in range(2))
+        self.why, self.off_reason, self.core, self.core_beside = (_blank(room, torch.long) for _ in range(4))
         self.reasons = [""]
         self._all_on = True
         self.restart()
 
     def restart(self) -> None:
         """Forget unions and faults; keep the ids and what is switched off."""
-        capacity = len(self.off)
-        self.root = torch.arange(capacity)
-        self.hard_class = ~(self.soft | self.mixture)
-        self.alone = torch.ones(capacity, dtype=torch.bool)
-        self.reason = torch.zeros(capacity, dtype=torch.long)
-        self.coupled = torch.zeros(capacity, dtype=torch.bool)
-        self.summed = torch.zeros(capacity, dtype=torch.bool)
-        self.offset = torch.zeros(capacity, dtype=torch.bool)
-        self.shifted = torch.zeros(capacity, dtype=torch.long)
+        room = len(self.soft)
+        self.root = torch.arange(room)
+        self.hard_class = self.hard.clone()
+        self.free = self.soft.clone()  # which soft labels have joined nobody yet
+        self.reason = torch.zeros(room, dtype=torch.long)
+        self.coupled, self.summed, self.offset = (_blank(room, torch.bool) for _ in range(3))
+        self.shifted = _blank(room, torch.long)
         self.edges: list[tuple[Tensor, Tensor]] = []
 
-    def _grow(self, capacity: int) -> None:
-        have = len(self.off)
-        capacity = max(capacity, 2 * have)
-        self.root = torch.cat([self.root, torch.arange(have, capacity)])
-        for name in _COLUMNS:
-            old = getattr(self, name)
-            new = torch.zeros(capacity, dtype=old.dtype)
-            new[:have] = old
-            setattr(self, name, new)
-        self.hard_class[have:], self.alone[have:] = True, True
+    def _own(self, column: str) -> Tensor:
+        owned: Tensor = getattr(self, column).contiguous()
+        setattr(self, column, owned)
+        return owned
+
+    def _grow(self, room: int) -> None:
+        have = len(self.root)
+        for name, column in list(vars(self).items()):
+            if isinstance(column, Tensor):
+                setattr(self, name, torch.cat([column, column.new_zeros(room - have)]))
+        self.root[have:] = torch.arange(have, room)
 
     def fresh(self, number: int, *, soft: bool = False, mixture: bool = False) -> Tensor:
         """Return ``number`` new labels, ``[number]``."""
         first, self.count = self.count, self.count + number
-        if self.count > len(self.off):
-            self._grow(self.count)
+        if self.count > len(self.root):
+            self._grow(max(self.count, 2 * len(self.root)))
+        self.hard[first : self.count] = not (soft or mixture)
         self.soft[first : self.count] = soft
+        self.free[first : self.count] = soft
         self.mixture[first : self.count] = mixture
         self.hard_class[first : self.count] = not (soft or mixture)
         return torch.arange(first, self.count)
 
     def switch_off(self, which: Tensor) -> None:
         """Let the labels ``which`` (a mask) be foreign in all further runs, for the reasons found."""
-        self.off |= which
+        self.off = self.off | which
         self._all_on = False
         self.off_reason = torch.where(which, self.reason, self.off_reason)
 
@@ -121,9 +122,9 @@ class Labels:
         lower = self.soft[ids].int() + 2 * self.mixture[ids].int() + (self.core[ids] != NOBODY).int()
         return (HARD - lower) * (ids != FOREIGN)
 
-    def find(self, ids: Tensor) -> Tensor:
-        """Return the representative of the unit that each label belongs to, in the shape of ``ids``."""
-        found = self.root[ids]
+    def find(self, ids: Tensor | None = None) -> Tensor:
+        """Return the representative of the unit that each label belongs to, in the shape of ``ids``; default all."""
+        found = self.root[: self.count] if ids is None else self.root[ids]
         while True:
             further = self.root[found]
             if torch.equal(further, found):
@@ -136,7 +137,7 @@ class Labels:
             ra, rb = self.find(a), self.find(b)
             if torch.equal(ra, rb):
                 return ra
-            self.alone[ra], self.alone[rb] = False, False
+            self.free[ra], self.free[rb] = False, False
             low, high = torch.minimum(ra, rb), torch.maximum(ra, rb)
             self.root.scatter_reduce_(0, high, low, "amin")
             hard = self.hard_class[high] | self.hard_class[low]
@@ -154,15 +155,14 @@ class Labels:
         Returns:
             Whether it was so; if not, nothing has changed.
         """
-        hard = (units > FOREIGN) & ~(self.soft[units] | self.mixture[units])
-        if not (hard.all() and (self.soft[soft] & self.alone[soft]).all()):
+        if not (self.hard[units].all() and self.free[soft].all()):
             return False
         root = self.find(units).expand(soft.shape)
         self.root[soft] = root
         if not torch.equal(self.root[soft], root):
             self.root[soft] = soft
             return False
-        self.alone[soft], self.alone[root] = False, False
+        self.free[soft] = False
         return True
 
     def rank(self, ids: Tensor, *, adds: bool) -> Tensor:
@@ -182,8 +182,9 @@ class Labels:
         """
         new = self.fresh(len(a), soft=bool(self.soft[a].all() and self.soft[b].all()))
         self.hard_class[new] = self.hard_class[a] | self.hard_class[b]
-        self.summed[new] = summed
-        self.offset[new] = self.offset[a] | self.offset[b] if summed else self.offset[a] & self.offset[b]
+        if summed:
+            self._own("summed")[new] = True
+        self._own("offset")[new] = self.offset[a] | self.offset[b] if summed else self.offset[a] & self.offset[b]
         self.edges.append((torch.cat([new, new]), torch.cat([a, b])))
         self.unify(a, b)
         self.unify(new, a)
@@ -198,7 +199,7 @@ class Labels:
         parents = parents[self.shifted[parents] == 0]
         if len(parents):
             new = self.fresh(len(parents))
-            self.shifted[parents], self.offset[new] = new, True
+            self._own("shifted")[parents], self._own("offset")[new] = new, True
             self.edges.append((new, parents))
             self.unify(new, parents)
         return torch.where(plain, self.shifted[ids], ids)
@@ -214,8 +215,9 @@ class Labels:
             statistic: Whether they are statistics (means, sums) by which a normalisation may treat its own input.
         """
         new = self.fresh(number, mixture=True)
-        self.statistic[new] = statistic
-        self.why[new] = self._code(why)
+        if statistic:
+            self._own("statistic")[new] = True
+        self._own("why")[new] = self._code(why)
         self.edges.append((new[child], member))
         return new
 
@@ -234,11 +236,11 @@ class Labels:
         parts = self.find(core) if beside is None else self.find(core) * self.count + self.find(beside)
         roots, which = parts.unique(return_inverse=True)  # type: ignore[no-untyped-call]
         new = self.fresh(len(roots), mixture=True)
-        self.why[new] = self._code(why)
+        self._own("why")[new] = self._code(why)
         for chosen in (self.soft[core], ~self.soft[core]):  # a row, if there is one, stands for what joins it
-            self.core[new[which[chosen]]] = core[chosen]
+            self._own("core")[new[which[chosen]]] = core[chosen]
         if beside is not None:
-            self.core_beside[new[which]] = beside
+            self._own("core_beside")[new[which]] = beside
         self.edges.append((new[which].repeat(len(made_from)), torch.cat([*made_from])))
         return new[which]
 
@@ -271,10 +273,11 @@ class Labels:
 
     def couple(self, ids: Tensor) -> None:
         """Declare that a normalisation lets ``ids`` influence each other."""
-        self.coupled[ids.reshape(-1)] = True
+        self._own("coupled")[ids.reshape(-1)] = True
 
     def settle(self) -> None:
         """Hand every fault of a label on to the labels it was made from."""
+        self._own("coupled")
         for child, parent in reversed(self.edges):
             self.coupled[parent[self.coupled[child]]] = True
             guilty = (self.reason[child] != 0) & (self.reason[parent] == 0)

@@ -50,7 +50,10 @@ def left_out(verdict: Verdict, groups: Sequence[UnitGroup], streams: Sequence[Un
     offered = {slot.path for group in groups for slot in group.slots}
     written = {slot.path for group in groups for slot in group.incoming}
     stream = {s.path for group in streams for s in group.incoming + group.norms}  # who only reads one is no part of it
-    writing = {use.source for use in run.uses.values() if use.role == "in"}
+    writing: dict[Source, list[Tensor]] = {}
+    for use in run.uses.values():
+        if use.role == "in":
+            writing.setdefault(use.source, []).append(use.labels[use.labels > 0])
     rows: dict[str, list[Skipped]] = {}
     for source in run.sources.all:
         reasons: list[tuple[str, str]] = []
@@ -63,7 +66,7 @@ def left_out(verdict: Verdict, groups: Sequence[UnitGroup], streams: Sequence[Un
         elif source.undivided:
             reasons = [(source.undivided, _remedy(source.undivided))] if source.is_parameter else []
         elif source in writing:
-            reasons = _of_rows(verdict, source)
+            reasons = _of_rows(verdict, source, torch.cat(writing[source]))
         elif source.is_parameter and source.path not in offered and source.tensor.ndim > 1:
             reasons = [_of_idle(source)] if source.fault or not source.orientations else []
         rows.setdefault(source.layer, []).extend(Skipped(source.layer, *reason) for reason in reasons)
@@ -96,11 +99,9 @@ def branching(verdict: Verdict, groups: Sequence[UnitGroup]) -> dict[str, Skippe
     return found
 
 
-def _of_rows(verdict: Verdict, source: Source) -> list[tuple[str, str]]:
-    """Return why rows of a weight belong to no good unit, each with its remedy; nothing if all do."""
+def _of_rows(verdict: Verdict, source: Source, labels: Tensor) -> list[tuple[str, str]]:
+    """Return why rows of a weight, with these labels, are no good units, each with its remedy; nothing if all are."""
     run = verdict.run
-    rows = [use.labels[use.labels > 0] for use in run.uses.values() if use.role == "in" and use.source is source]
-    labels = torch.cat(rows)
     off = run.labels.off[labels]
     codes = torch.where(off, run.labels.off_reason[labels], verdict.reason[verdict.unit[labels]])
     faulty = codes[codes != 0]

@@ -32,7 +32,12 @@ class Origin(enum.Enum):
 
 def geometry(tensor: Tensor) -> Geometry:
     """Return what addresses the numbers of ``tensor`` in its storage."""
-    return tuple(tensor.shape), tensor.stride(), int(tensor.storage_offset()), tensor.element_size()
+    return tensor.shape, tensor.stride(), int(tensor.storage_offset()), tensor.element_size()
+
+
+def _last(here: Geometry) -> int:
+    """Return the address of the last number."""
+    return here[2] + sum((n - 1) * s for n, s in zip(*here[:2], strict=True))
 
 
 def storage_key(tensor: Tensor) -> int:
@@ -54,7 +59,7 @@ def compact(labels: Tensor) -> Tensor:
     for dim in range(labels.ndim):
         if labels.shape[dim] > 1:
             first = labels.narrow(dim, 0, 1)
-            if bool((labels == first).all()):
+            if torch.equal(labels, first.expand_as(labels)):
                 labels = first
     return labels
 
@@ -119,55 +124,60 @@ class Shadow:
     def __init__(self, on_reinterpret: Callable[[Tensor], None] = lambda labels: None) -> None:
         self._stores: dict[int, _Store] = {}
         self._known: dict[Hashable, Tensor] = {}
+        self._ones: set[int] = set()  # the identities of the known
         self._on_reinterpret = on_reinterpret  # told the labels of memory that is read as another dtype
 
-    def _store(self, tensor: Tensor, origin: Origin) -> _Store:
-        key = storage_key(tensor)
+    def _store(self, tensor: Tensor, key: int, here: Geometry, origin: Origin) -> _Store:
         store = self._stores.get(key)
         if store is None:
             numel = tensor.untyped_storage().nbytes() // tensor.element_size()
-            base = geometry(tensor)
-            last = tensor.storage_offset() + sum((n - 1) * s for n, s in zip(*base[:2], strict=True)) + 1
-            if tensor.numel() != numel or last != numel:
-                base = ((numel,), (1,), 0, tensor.element_size())
+            whole = tensor.numel() == numel and (tensor.is_contiguous() or _last(here) == numel - 1)
+            base = here if whole else ((numel,), (1,), 0, here[3])
             store = self._stores[key] = _Store(_reference(tensor), base, origin)
         return store
 
     def origin(self, tensor: Tensor) -> Origin:
         """Return what ``tensor`` was computed from; memory never seen before holds data."""
-        store = self._stores.get(storage_key(tensor))
-        return Origin.DATA if store is None else store.origin
+        return self.look(tensor, storage_key(tensor))[0]
+
+    def labels(self, tensor: Tensor) -> Tensor | None:
+        """Return the compact labels of ``tensor``; None for a constant, and for data without any unit."""
+        return self.look(tensor, storage_key(tensor))[1]
+
+    def look(self, tensor: Tensor, key: int) -> tuple[Origin, Tensor | None]:
+        """Return origin and labels of ``tensor``; ``key`` is that of its storage."""
+        store = self._stores.get(key)
+        if store is None:
+            return Origin.DATA, None
+        if store.labels is None:
+            return store.origin, None
+        here = geometry(tensor)
+        if here == store.base:
+            return store.origin, store.labels
+        if here not in store.views and here[3] != store.base[3]:
+            self._on_reinterpret(store.labels)
+            return store.origin, None
+        if here not in store.views:
+            found = None if tensor.numel() == 0 else compact(self._flat(store, tensor).as_strided(*here[:3]))
+            store.views[here] = self._one(found)
+        return store.origin, store.views[here]
 
     def mark(self, tensor: Tensor, origin: Origin) -> None:
         """Note what ``tensor`` was computed from."""
-        if origin is not Origin.DATA or storage_key(tensor) in self._stores:
-            store = self._store(tensor, origin)
+        key = storage_key(tensor)
+        if origin is not Origin.DATA or key in self._stores:
+            store = self._stores.get(key) or self._store(tensor, key, geometry(tensor), origin)
             if origin is Origin.DATA is not store.origin and store.labels is None:  # the rest remains constant
                 store.labels = torch.zeros([1] * len(store.base[0]), dtype=torch.long)
             store.origin = origin
 
-    def labels(self, tensor: Tensor) -> Tensor | None:
-        """Return the compact labels of ``tensor``; None for a constant, and for data without any unit."""
-        store = self._stores.get(storage_key(tensor))
-        if store is None or store.labels is None:
-            return None
-        here = geometry(tensor)
-        if here == store.base:
-            return store.labels
-        if here not in store.views and here[3] != store.base[3]:
-            self._on_reinterpret(store.labels)
-            return None
-        if here not in store.views:
-            found = None if tensor.numel() == 0 else compact(self._flat(store, tensor).as_strided(*here[:3]))
-            store.views[here] = self._one(found)
-        return store.views[here]
-
     def put(self, tensor: Tensor, labels: Tensor | None) -> None:
         """Set the labels of ``tensor``, compact or broadcastable; None for nobody."""
-        if tensor.numel() == 0 or (labels is None and storage_key(tensor) not in self._stores):
+        key = storage_key(tensor)
+        if tensor.numel() == 0 or (labels is None and key not in self._stores):
             return
-        store = self._store(tensor, Origin.DATA)
         here = geometry(tensor)
+        store = self._store(tensor, key, here, Origin.DATA)
         if here == store.base:
             store.labels = self._one(labels)
         elif labels is not None or store.labels is not None:
@@ -178,15 +188,17 @@ class Shadow:
 
     def remember_view(self, view: Tensor, labels: Tensor | None) -> None:
         """Cache the labels of a view, which whoever made the view could tell cheaply."""
-        store = self._stores.get(storage_key(view))
-        if store is not None and view.numel() and geometry(view) != store.base:
-            store.views[geometry(view)] = self._one(labels)
+        store, here = self._stores.get(storage_key(view)), geometry(view)
+        if store is not None and view.numel() and here != store.base:
+            store.views[here] = self._one(labels)
 
     def _one(self, labels: Tensor | None) -> Tensor | None:
         """Return the one tensor that stands for all ``labels`` of these values, so that equal ones are identical."""
-        if labels is None or labels.numel() > _LARGEST_COMPARED:
+        if labels is None or id(labels) in self._ones or labels.numel() > _LARGEST_COMPARED:
             return labels
-        return self._known.setdefault((labels.shape, labels.numpy().tobytes()), labels)
+        one = self._known.setdefault((labels.shape, labels.numpy().tobytes()), labels)
+        self._ones.add(id(one))
+        return one
 
     @staticmethod
     def _flat(store: _Store, tensor: Tensor) -> Tensor:

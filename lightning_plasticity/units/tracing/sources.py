@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -154,6 +155,13 @@ def _matching_dims(view: Tensor, tensor: Tensor) -> list[int | None] | None:
     return None if free else dims
 
 
+def expected_labels(modules: Iterable[nn.Module]) -> int:
+    """Return about how many labels a model needs: for the rows of weights, and for the entries of other tensors."""
+    held = (t for m in modules for t in (*m._parameters.values(), *m._buffers.values()) if t is not None)
+    rows = (t.shape[0] if t.ndim > 1 and t.shape[1] > 1 else t.numel() for t in held)  # or the kernel of one channel
+    return sum(rows) * 5 // 4  # some are made from others
+
+
 class Sources:
     """All parameters and buffers of a model, found by memory.
 
@@ -172,18 +180,15 @@ class Sources:
         self._entries: dict[tuple[Source, Geometry], Tensor] = {}
         seen: set[int] = set()
         for module, path in names.items():
-            own: list[tuple[str, Tensor, bool]] = [
-                (n, p, True) for n, p in module.named_parameters(recurse=False, remove_duplicate=False)
-            ]
-            own += [(n, b, False) for n, b in module.named_buffers(recurse=False, remove_duplicate=False)]
-            for name, tensor, is_parameter in own:
-                if id(tensor) not in seen:
-                    seen.add(id(tensor))
-                    own_path = f"{path}.{name}" if path else name
-                    trainable = tensor.requires_grad
-                    source = Source(own_path, module, name, tensor.detach(), is_parameter, trainable)
-                    self.all.append(source)
-                    self._at.setdefault(storage_key(tensor), []).append(source)
+            for own, is_parameter in ((module._parameters, True), (module._buffers, False)):
+                for name, tensor in own.items():
+                    if tensor is not None and id(tensor) not in seen:
+                        seen.add(id(tensor))
+                        own_path = f"{path}.{name}" if path else name
+                        trainable = tensor.requires_grad
+                        source = Source(own_path, module, name, tensor.detach(), is_parameter, trainable)
+                        self.all.append(source)
+                        self._at.setdefault(storage_key(tensor), []).append(source)
 
     def restart(self) -> None:
         """Forget what the last runs did with the sources; keep their labels."""
@@ -191,9 +196,9 @@ class Sources:
         for source in self.all:
             source.restart()
 
-    def find(self, tensor: Tensor) -> Source | None:
-        """Return the source that ``tensor`` is, or is a view of."""
-        here = self._at.get(storage_key(tensor))
+    def find(self, tensor: Tensor, key: int | None = None) -> Source | None:
+        """Return the source that ``tensor`` is, or is a view of; ``key`` is that of its storage, if it is known."""
+        here = self._at.get(storage_key(tensor) if key is None else key)
         if here is None:
             return None
         if len(here) == 1:
@@ -242,12 +247,16 @@ class Sources:
         )
         if exact not in self._known:
             starts = _starts(view, rows)
-            have, ids = self._extended((owner, along), starts)
-            self._known[exact] = ids[torch.searchsorted(have, starts)]
+            have, ids = self._extended((owner, along), starts.reshape(-1))
+            whole = torch.equal(have, starts.reshape(-1))  # as a rule
+            self._known[exact] = ids.reshape(starts.shape) if whole else ids[torch.searchsorted(have, starts)]
         return self._known[exact]
 
     def _extended(self, whose: tuple[object, Orientation], starts: Tensor) -> tuple[Tensor, Tensor]:
         """Return the addresses of all known rows, rising, with their labels; ``starts`` are among them."""
+        if whose not in self._rows and bool((starts[1:] > starts[:-1]).all()):
+            self._rows[whose] = starts, self.labels.fresh(len(starts))
+            return self._rows[whose]
         missing = starts.unique()  # type: ignore[no-untyped-call]
         have, ids = self._rows.get(whose, (missing[:0], missing[:0]))
         missing = missing[~torch.isin(missing, have)] if len(have) else missing
@@ -275,7 +284,7 @@ def orientation(source: Source, view: Tensor, dims: list[int]) -> Orientation:
 def _starts(tensor: Tensor, dims: list[int]) -> Tensor:
     """Return the addresses of the rows of ``tensor``, in the compact shape that has size 1 except along ``dims``."""
     address = torch.tensor(tensor.storage_offset())
-    for dim in dims:
+    for dim in (d for d in dims if tensor.shape[d] > 1):
         shape = [-1 if d == dim else 1 for d in range(tensor.ndim)]
         address = address + (torch.arange(tensor.shape[dim]) * tensor.stride(dim)).reshape(shape)
     return address.reshape([tensor.shape[d] if d in dims else 1 for d in range(tensor.ndim)])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -74,58 +73,63 @@ class LeaveMode(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def run_under_labels(run: Execution, model: nn.Module, forward: Callable[[], Any], training: bool) -> None:
+def run_under_labels(run: Execution, forward: Callable[[], Any], training: bool) -> None:
     """Run the model once in one mode; what the rules find is in ``run``.
 
     Args:
         run: The state of the run.
-        model: The model.
-        forward: Runs it.
+        forward: Runs the model.
         training: The mode.
 
     Raises:
-        UnsupportedModelError: If the model cannot be run, or builds layers while it runs.
+        UnsupportedModelError: If the model cannot be run.
     """
-    _set_mode(model, training)
+    _set_mode(run.frames.names, training)
     run.frames.restart()
     run.runs += 1
-    with ExitStack() as stack:
-        for handle in run.frames.watch():
-            stack.callback(handle.remove)
-        try:
-            with LeaveMode(run), LabelMode(run):
-                output = forward()
-        except Exception as error:
-            layer = run.frames.path or run.frames.unwound
-            where = f"in layer {layer!r}" if layer else "outside of its layers"
-            raise UnsupportedModelError(
-                f"the model failed on the example in {'training' if training else 'evaluation'} mode, {where}: "
-                f"{type(error).__name__}: {error}",
-                "an example that the model can be run on",
-                "Pass other `example_inputs`: a tensor, a tuple of arguments (a dict that is one is `(batch,)`), "
-                "a mapping of keyword arguments, or a function without arguments that runs the model",
-            ) from error
-    _check_complete(run, model)
+    try:
+        with run.frames.watched(), LeaveMode(run), LabelMode(run):
+            output = forward()
+    except Exception as error:
+        layer = run.frames.path or run.frames.unwound
+        where = f"in layer {layer!r}" if layer else "outside of its layers"
+        raise UnsupportedModelError(
+            f"the model failed on the example in {'training' if training else 'evaluation'} mode, {where}: "
+            f"{type(error).__name__}: {error}",
+            "an example that the model can be run on",
+            "Pass other `example_inputs`: a tensor, a tuple of arguments (a dict that is one is `(batch,)`), "
+            "a mapping of keyword arguments, or a function without arguments that runs the model",
+        ) from error
     found = list(tensors_in(output)) or list(tensors_in(run.frames.top_outputs))
     for tensor in found:
         run.spoil(run.of(tensor), "it reaches the output of the model")
 
 
-def _set_mode(model: nn.Module, training: bool) -> None:
-    """Put the whole model in one mode; batch norms stay in evaluation mode.
+def _set_mode(modules: Iterable[nn.Module], training: bool) -> None:
+    """Put all modules in one mode; batch norms stay in evaluation mode.
 
     Batch statistics are per channel, as running statistics are, so they tell nothing new about units; but they could
     not be computed from an example of one sample.
     """
-    for module in model.modules():
-        module.training = training and not isinstance(module, nn.modules.batchnorm._BatchNorm)
+    for module in modules:
+        mode = training and not isinstance(module, nn.modules.batchnorm._BatchNorm)
+        if module.training is not mode:  # modules are slow to assign to
+            module.training = mode
 
 
-def _check_complete(run: Execution, model: nn.Module) -> None:
-    """Refuse a model that has built layers while it ran: nobody could follow their weights."""
-    new = [name for name, parameter in model.named_parameters() if run.sources.find(parameter) is None]
-    if new:
-        built = dict.fromkeys(name.rpartition(".")[0] or name for name in new)
+def check_complete(run: Execution, model: nn.Module) -> None:
+    """Refuse a model that has built layers while it ran: nobody could follow their weights.
+
+    Args:
+        run: The runs under labels.
+        model: The model.
+
+    Raises:
+        UnsupportedModelError: If it has.
+    """
+    held = [(path, *item) for path, module in model.named_modules() for item in module._parameters.items()]
+    built = dict.fromkeys(path or name for path, name, p in held if p is not None and run.sources.find(p) is None)
+    if built:
         raise UnsupportedModelError(
             f"layers that the forward pass builds: {', '.join(map(repr, built))}",
             "a model that has all of its layers before it runs",

@@ -52,7 +52,7 @@ class Verdict:
         labels = self.run.labels
         n = labels.count
         ids = torch.arange(n)
-        root = labels.find(ids)
+        root = labels.find()
         self.unit = ((root == ids).cumsum(0) - 1)[root]  # of every label; there are fewer units than labels
         units = int(self.unit.max()) + 1
         self.reason = torch.zeros(units, dtype=torch.long)  # why it is none
@@ -75,19 +75,29 @@ class Verdict:
         if which.any():
             self.reason[which] = self.run.labels._code(why)
 
-    def _owners(self, labels: Tensor) -> Tensor:
-        return compact(torch.where(labels > FOREIGN, self.unit[labels.clamp(min=0)], NOBODY))
-
     def _collect(self) -> None:
-        for use in self.run.uses.values():
-            alive = use.labels if use.role == "out" else self.run.labels.alive(use.labels)
-            self.entries.append(Entry(use.source, use.role, "weight", self._owners(alive), use.time))
-        for source in self.run.sources.all:
-            if source.elementwise and source.soft is not None:
-                ids = self.run.sources.entries(source)
-                ids = torch.where(self.run.labels.reason[ids] == 0, ids, NOBODY)
-                kind = next(iter(source.kinds)) if len(source.kinds) == 1 else "carried"
-                self.entries.append(Entry(source, None, kind, self._owners(ids), self.run.clock))
+        labels, uses = self.run.labels, self.run.uses.values()
+        weights = self._owners([use.labels if use.role == "out" else labels.alive(use.labels) for use in uses])
+        self.entries += [
+            Entry(use.source, use.role, "weight", owners, use.time) for use, owners in zip(uses, weights, strict=True)
+        ]
+        soft = [source for source in self.run.sources.all if source.elementwise and source.soft is not None]
+        carried = self._owners([self.run.sources.entries(source) for source in soft], faultless=True)
+        for source, owners in zip(soft, carried, strict=True):
+            kind = next(iter(source.kinds)) if len(source.kinds) == 1 else "carried"
+            self.entries.append(Entry(source, None, kind, owners, self.run.clock))
+
+    def _owners(self, each: list[Tensor], *, faultless: bool = False) -> list[Tensor]:
+        """Return the units that several tensors of labels belong to; those with a fault to nobody, if so wished."""
+        if not each:
+            return []
+        flat = torch.cat([labels.reshape(-1) for labels in each])
+        owned = flat > FOREIGN
+        if faultless:
+            owned &= self.run.labels.reason[flat] == 0
+        units = torch.where(owned, self.unit[flat.clamp(min=0)], NOBODY)
+        parts = torch.split_with_sizes(units, [labels.numel() for labels in each])
+        return [compact(part.reshape(labels.shape)) for part, labels in zip(parts, each, strict=True)]
 
     def _mask(self, owners: Tensor) -> Tensor:
         mask = torch.zeros_like(self.coupled)
@@ -132,7 +142,7 @@ class Verdict:
     def _check_own_column(self, source: Source, roles: dict[str, Entry]) -> None:
         """Decline units whose whole row is their own column, so that it is set to zero with the column."""
         written, read = roles["in"].owners, roles["out"].owners
-        if (self._mask(written) & self._mask(read)).any():
+        if self._mask(written)[read].any():
             written, read = written.expand(source.tensor.shape), read.expand(source.tensor.shape)
             foreign = self._mask(written[written != read])
             self.decline(self._mask(written) & ~foreign, f"{source.path} reads what it writes and nothing else")
@@ -165,7 +175,7 @@ class Verdict:
         own = born & (labels.reason[:n] != 0)
         faulty = self._mask(self.unit[own])
         victims = born & ~own & faulty[self.unit]
-        off = torch.zeros_like(labels.off)
+        off = torch.zeros(len(labels.off), dtype=torch.bool)
         if victims.any():
             off[:n] = own
         return off & ~labels.off

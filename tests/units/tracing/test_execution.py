@@ -77,6 +77,6 @@ def test_a_weight_used_in_two_orientations_says_so():
 def test_what_a_rule_may_remember_of_a_tensor_changes_with_its_labels():
     bench = Bench()
     x, y = bench.data(2, 3), bench.data(2, 3)
-    assert bench.run.identity(x) == bench.run.identity(x)
-    assert bench.run.identity(x) != bench.run.identity(y)
-    assert bench.run.identity(torch.ones(2, dtype=torch.long)) is None
+    assert bench.run.look(x).identity == bench.run.look(x).identity
+    assert bench.run.look(x).identity != bench.run.look(y).identity
+    assert bench.run.look(torch.ones(2, dtype=torch.long)).identity is None

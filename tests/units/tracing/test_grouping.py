@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_plasticity.units import discover_units
-from lightning_plasticity.units.tracing.grouping import _alike, _by_group
+from lightning_plasticity.units.tracing.grouping import _alike, _ByGroup
 
 
 def test_units_are_alike_if_they_own_equally_many_entries_of_every_tensor():
@@ -22,12 +22,15 @@ def test_units_are_alike_if_they_own_equally_many_entries_of_every_tensor():
 def test_positions_are_given_group_by_group_in_the_order_of_their_units():
     units = torch.tensor([3, -1, 1, 0, 3, 2, 1, 0])
     group_of = torch.tensor([0, 0, 1, 1])
-    found = {g: (present.tolist(), where.tolist()) for g, present, where in _by_group(units, group_of)}
-    assert found == {0: ([0, 0, 1, 1], [3, 7, 2, 6]), 1: ([2, 3, 3], [5, 0, 4])}
+    by_group = _ByGroup(group_of)
+    for _ in range(2):
+        found = {g: (present.tolist(), where.tolist()) for g, present, where in by_group.of(units)}
+        assert found == {0: ([0, 0, 1, 1], [3, 7, 2, 6]), 1: ([2, 3, 3], [5, 0, 4])}
+    assert [g for g, _, _ in by_group.of(units.flip(0)[:2])] == [0]
 
 
 def test_nobody_is_in_no_group():
-    assert list(_by_group(torch.full((3,), -1), torch.empty(0, dtype=torch.long))) == []
+    assert _ByGroup(torch.empty(0, dtype=torch.long)).of(torch.full((3,), -1)) == []
 
 
 class Concatenated(nn.Module):

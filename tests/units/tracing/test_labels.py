@@ -16,15 +16,22 @@ def test_fresh_labels_are_new_and_of_their_kind():
     assert labels.kind(torch.tensor([FOREIGN])).item() == 0
 
 
-def test_many_labels_keep_what_was_known_of_the_first():
-    labels = Labels()
-    first = labels.fresh(2, soft=True)
-    labels.unify(first[:1], first[1:])
-    labels.fresh(2 * len(labels.off))
-    assert labels.find(first).unique().numel() == 1
-    assert labels.soft[first].all()
-    last = labels.fresh(1)
-    assert labels.kind(last).item() == HARD
+def test_what_is_known_of_labels_stays_when_there_are_more_than_expected():
+    labels = Labels(room=2)
+    a, b = labels.fresh(2).split(1)
+    soft = labels.fresh(2, soft=True)
+    labels.unify(a, b)
+    labels.spoil(a, "bad")
+    labels.couple(b)
+    labels.switch_off(torch.zeros(len(labels.root), dtype=torch.bool).index_fill(0, a, True))
+    more = labels.fresh(100, soft=True)
+    assert labels.find(b) == labels.find(a) == a
+    assert labels.reasons[labels.reason[a]] == "bad"
+    assert labels.coupled[torch.cat([a, b])].tolist() == [False, True]
+    assert labels.alive(torch.cat([a, b])).tolist() == [FOREIGN, b.item()]
+    assert (labels.kind(torch.cat([soft, more])) == SOFT).all()
+    assert torch.equal(labels.find(more), more)
+    assert labels.adopt(more, b)
 
 
 def test_unity_is_transitive_and_independent_of_the_order():
@@ -40,7 +47,7 @@ def test_entries_that_belong_to_nobody_join_the_units_they_meet_at_once():
     units, entries = labels.fresh(3), labels.fresh(6, soft=True).reshape(3, 2)
     assert labels.adopt(entries, units[:, None])
     assert torch.equal(labels.find(entries), labels.find(units)[:, None].expand(3, 2))
-    assert not labels.alone[torch.cat([units, entries.flatten()])].any()
+    assert not labels.free[torch.cat([units, entries.flatten()])].any()
 
 
 @pytest.mark.parametrize(

@@ -47,13 +47,23 @@ def signature(func: OpOverload) -> Signature:
 
 def tensors_in(values: Iterable[Any]) -> list[Tensor]:
     """Return the tensors among ``values`` and in the lists among them."""
-    found: list[Tensor] = []
+    return _taken_apart(values)[0]
+
+
+def _taken_apart(values: Iterable[Any]) -> tuple[list[Tensor], tuple[Any, ...]]:
+    """Return the tensors among ``values`` and in the lists among them, and everything with a mark in their place."""
+    tensors: list[Tensor] = []
+    others: list[Any] = []
     for value in values:
         if isinstance(value, Tensor):
-            found.append(value)
+            tensors.append(value)
+            others.append(Tensor)
         elif isinstance(value, (list, tuple)):
-            found += [v for v in value if isinstance(v, Tensor)]
-    return found
+            tensors += [v for v in value if isinstance(v, Tensor)]
+            others.append(tuple(Tensor if isinstance(v, Tensor) else v for v in value))
+        else:
+            others.append(value)
+    return tensors, tuple(others)
 
 
 @dataclass(eq=False)
@@ -70,6 +80,7 @@ class Call:
         signature: What the schema tells.
         name: Name of the operation, see :class:`Signature`.
         inputs: The tensor arguments.
+        options: The other arguments, with a mark where a tensor is.
         written: The tensors changed in place.
         outs: The tensors returned, and those changed in place.
     """
@@ -83,10 +94,10 @@ class Call:
         assert isinstance(self.func, OpOverload)  # noqa: S101 - nothing else arrives at a dispatch mode
         self.signature = signature(self.func)
         self.name = self.signature.name
-        self.inputs = tensors_in((*self.args, *self.kwargs.values()))
+        self.inputs, self.options = _taken_apart((*self.args, *self.kwargs.values()))
         self.written = self._written() if self.signature.written else []
-        outs = tensors_in(self.out if isinstance(self.out, (tuple, list)) else (self.out,))
-        self.outs = outs + [t for t in self.written if not any(t is o for o in outs)]
+        self.outs = tensors_in(self.out if isinstance(self.out, (tuple, list)) else (self.out,))
+        self.outs += [t for t in self.written if not any(t is o for o in self.outs)]
 
     @cached_property
     def bound(self) -> dict[str, Any]:

@@ -158,7 +158,7 @@ def convolution(run: Execution, call: Call) -> Labelling:
         labels = _depthwise(run, x, weight, channel)
     else:
         split_x = [*x.shape[:channel], groups, per_group_in, *x.shape[channel + 1 :]]
-        split_w = weight.detach().unflatten(0, (groups, -1))
+        split_w = weight.detach().view(groups, -1, *weight.shape[1:])
         w = ("gkr" if transposed else "grk") + "uvw"[:space]
         batch = "p"[:channel]
         spec = f"{w},{batch}gk{'xyz'[:space]}->{batch}gr{'abc'[:space]}"

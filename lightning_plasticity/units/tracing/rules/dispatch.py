@@ -25,7 +25,7 @@ from lightning_plasticity.units.tracing.shadow import Origin
 from lightning_plasticity.units.tracing.tape import Step
 
 if TYPE_CHECKING:
-    from lightning_plasticity.units.tracing.execution import Execution
+    from lightning_plasticity.units.tracing.execution import Execution, Seen
 
 _ROOMS = (attention, contractions, moves, norms, pointwise, recurrent, reductions, windows)  # for their rules
 
@@ -87,13 +87,14 @@ def observe(run: Execution, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
         out: What it returned.
     """
     call = Call(func, args, kwargs, out)
+    seen = [run.look(t) for t in call.inputs]
     from_nothing = call.name in _MADE_FROM_NOTHING and not (call.name == "normal" and call.signature.written == ())
-    if not from_nothing and any(run.is_data(t) for t in call.inputs):
+    if not from_nothing and any(each.is_data for each in seen):
         for t in call.outs:
             run.shadow.mark(t, Origin.DATA)
-        _label(run, call)
+        _label(run, call, [run.look(t) for t in call.inputs] if call.written else seen)
         return
-    weights = not from_nothing and any(run.is_weight(t) for t in call.inputs)
+    weights = not from_nothing and any(each.is_weight for each in seen)
     for t in call.outs:
         if run.sources.find(t) is None:
             run.shadow.mark(t, Origin.DERIVED if weights else Origin.CONSTANT)
@@ -105,23 +106,21 @@ def observe(run: Execution, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
 
 def label_step(run: Execution, step: Step) -> None:
     """Label the results of an operation on parameters, now that they are used element-wise."""
-    out = step.outputs if len(step.outputs) != 1 else step.outputs[0]
-    _label(run, Call(step.func, step.args, step.kwargs, out))
+    call = Call(step.func, step.args, step.kwargs, step.outputs if len(step.outputs) != 1 else step.outputs[0])
+    _label(run, call, [run.look(t) for t in call.inputs])
 
 
-def _label(run: Execution, call: Call) -> None:
+def _label(run: Execution, call: Call, seen: list[Seen]) -> None:
     for source in map(run.sources.find, call.written):
         if source is not None and source.is_parameter:
             source.fault = "is changed by the forward pass itself"
-    touched = any(run.shadow.labels(t) is not None or run.is_weight(t) for t in call.inputs)
-    if not touched:
+    if not any(each.labels is not None or each.is_weight for each in seen):
         return  # without labels, data is foreign
-    key = _key(run, call)
+    key = _key(run, call, seen)
     results = run.memory.recall(key, run.runs)
     if results is None:
-        read = [run.shadow.labels(t) for t in call.inputs]
         results = _conclude(run, call)
-        run.memory.keep(key, run.runs, results, read)
+        run.memory.keep(key, run.runs, results, [each.labels for each in seen])
     put = run.shadow.remember_view if call.signature.is_view else run.put
     for t, found in zip(call.outs, results, strict=False):
         put(t, found)
@@ -132,19 +131,20 @@ def _conclude(run: Execution, call: Call) -> list[Tensor | None]:
         return views.follow(run, call)
     rule: Rule = rule_of(call) or unknown
     labels = rule(run, call)
-    return labels if isinstance(labels, list) else [labels]
+    found = labels if isinstance(labels, list) else [labels]
+    assert all(map(_fits, found, call.outs)), f"labels of a wrong shape for {call.name}"  # noqa: S101 - our own bug
+    return found
 
 
-def _key(run: Execution, call: Call) -> Hashable | None:
+def _fits(labels: Tensor | None, tensor: Tensor) -> bool:
+    return labels is None or (
+        labels.ndim == tensor.ndim and all(n in {1, m} for n, m in zip(labels.shape, tensor.shape, strict=True))
+    )
+
+
+def _key(run: Execution, call: Call, seen: list[Seen]) -> Hashable | None:
     """Return what the conclusion depends on; None if it is not known."""
-    if run.tape.is_labelling:
+    identities = [each.identity for each in seen]
+    if run.tape.is_labelling or None in identities:
         return None
-    parts: list[Hashable] = [call.func, tuple(tuple(t.shape) for t in call.outs)]
-    for value in (*call.args, *call.kwargs.items()):
-        for item in value if isinstance(value, (list, tuple)) else (value,):
-            part = run.identity(item) if isinstance(item, Tensor) else item
-            if (part is None and item is not None) or isinstance(part, list):
-                return None
-            parts.append(part)
-        parts.append(None)
-    return tuple(parts)
+    return call.func, tuple(t.shape for t in call.outs), tuple(identities), call.options, tuple(call.kwargs)

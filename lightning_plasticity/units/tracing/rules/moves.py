@@ -58,7 +58,7 @@ def _joined(parts: list[Tensor], dim: int) -> Tensor | None:
     if not joined.any():
         return None
     first = joined.narrow(dim, 0, 1)
-    return first if bool((joined == first).all()) else joined
+    return first if torch.equal(joined, first.expand_as(joined)) else joined
 
 
 @rule("roll flip index_select")

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import InvalidArgumentError, check_mapping
 from lightning_plasticity.replacement import Method
 
 Overrides = Mapping[str, Mapping[str, Any]]
 """Arguments of a method by pattern (``*``, ``?``) of group names; plain data, so that a config file can hold it."""
 
 
-def overriding_methods(
+def methods_by_layer(
     method: Callable[..., Method],
     arguments: Mapping[str, Any],
     overrides: Overrides | None,
     *,
     per_layer: Sequence[str],
-) -> dict[str, Method]:
-    """Return a method per pattern.
+) -> tuple[Method, dict[str, Method]]:
+    """Return the method of all groups, and those of the groups in which arguments differ.
 
     Args:
         method: Function that makes the method, such as :func:`~lightning_plasticity.methods.redo`.
@@ -28,19 +28,27 @@ def overriding_methods(
         per_layer: The arguments that may differ; others are shared by all layers.
 
     Returns:
-        The methods by pattern, in the same order.
+        The method, and others by pattern, in the order of ``overrides``.
 
     Raises:
-        InvalidArgumentError: If an argument is unknown, shared by all layers or out of its range.
+        InvalidArgumentError: If something else than arguments is given, or one is unknown, shared by all layers or out
+            of its range.
 
     Example:
         >>> from lightning_plasticity.methods import redo
-        >>> methods = overriding_methods(redo, {}, {"net.0": {"threshold": 0.1}}, per_layer=["threshold"])
-        >>> methods["net.0"].selection.threshold
+        >>> _, others = methods_by_layer(redo, {}, {"net.0": {"threshold": 0.1}}, per_layer=["threshold"])
+        >>> others["net.0"].selection.threshold
         0.1
     """
-    methods = {}
+    check_mapping("overrides", overrides, "arguments")
+    others = {}
     for pattern, own in (overrides or {}).items():
+        if not isinstance(own, Mapping):
+            raise InvalidArgumentError(
+                f"overrides[{pattern!r}]={own!r}",
+                f"arguments by name, of {list(per_layer)}",
+                f"Write {{{pattern!r}: {{{per_layer[0]!r}: ...}}}}",
+            )
         unknown = sorted(set(own) - set(per_layer))
         if unknown:
             raise InvalidArgumentError(
@@ -48,5 +56,5 @@ def overriding_methods(
                 f"arguments that may differ between layers: {list(per_layer)}",
                 "Correct the name, or move what belongs to all layers out of `overrides`",
             )
-        methods[pattern] = method(**{**arguments, **own})
-    return methods
+        others[pattern] = method(**{**arguments, **own})
+    return method(**arguments), others
