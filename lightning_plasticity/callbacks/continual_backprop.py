@@ -34,7 +34,8 @@ class ContinualBackprop(UnitReplacement):
         overrides: Arguments that differ in some layers, such as ``{"encoder.*": {"replacement_rate": 1e-3}}``: any of
             ``replacement_rate``, ``maturity_threshold``, ``initializer`` and ``keep_mean_output``, by pattern (``*``,
             ``?``) of group names; the first match wins.
-        include: Patterns of groups to treat; None treats all.
+        include: Patterns of groups to treat; None treats all. Two of these callbacks in a Trainer differ here or in
+            ``exclude``, by which checkpoints tell them apart.
         exclude: Patterns of groups to leave alone.
         example_input: Arguments of ``forward`` for finding the units; default ``pl_module.example_input_array``, else
             the first training batch.

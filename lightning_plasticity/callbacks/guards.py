@@ -59,6 +59,6 @@ def check_optimizers(callback: pl.Callback, trainer: pl.Trainer, pl_module: pl.L
     if not any(id(parameter) in trained for parameter in pl_module.parameters()):  # Lightning puts a dummy in place
         raise UnsupportedModelError(
             f"{type(pl_module).__name__} trains without an optimizer",
-            f"at least one optimizer, since {type(callback).__name__} acts after its steps",
+            f"at least one optimizer, since {type(callback).__name__} acts at its steps",
             "Return one from `configure_optimizers`",
         )

@@ -9,7 +9,7 @@ import torch
 from typing_extensions import override
 
 from lightning_plasticity.callbacks.experience import experience_begins, stream_of
-from lightning_plasticity.callbacks.guards import check_trainer
+from lightning_plasticity.callbacks.guards import check_optimizers, check_trainer
 from lightning_plasticity.callbacks.lifetime import EngineCallback
 from lightning_plasticity.errors import check_number, check_seed
 from lightning_plasticity.optim.parameters import choose_parameters, warn_untrained
@@ -43,6 +43,7 @@ class _DecayCallback(EngineCallback):
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        check_optimizers(self, trainer, pl_module)
         chosen = choose_parameters(pl_module, self.include, self.exclude)
         warn_untrained(type(self).__name__, chosen, trainer.optimizers)
         states = self._restored or [decay.state_dict() for decay in self.decays]  # a further fit: the start stays

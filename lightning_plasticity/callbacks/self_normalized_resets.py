@@ -27,7 +27,8 @@ class SelfNormalizedResets(UnitReplacement):
             built optimizer would, ``"zero"`` sets the moments to 0, ``"keep"`` leaves them.
         overrides: Arguments that differ in some layers, such as ``{"encoder.*": {"rejection_rate": 0.05}}``, by pattern
             (``*``, ``?``) of group names; the first match wins.
-        include: Patterns of groups to treat; None treats all.
+        include: Patterns of groups to treat; None treats all. Two of these callbacks in a Trainer differ here or in
+            ``exclude``, by which checkpoints tell them apart.
         exclude: Patterns of groups to leave alone.
         example_input: Arguments of ``forward`` for finding the units; default ``pl_module.example_input_array``, else
             the first training batch.

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from typing_extensions import override
 
 from lightning_plasticity.callbacks.example import find_units, has_example
+from lightning_plasticity.callbacks.guards import check_optimizers
 from lightning_plasticity.callbacks.lifetime import EngineCallback
 from lightning_plasticity.callbacks.scaling import scaler_of, will_be_skipped
 from lightning_plasticity.callbacks.steps import LogClock, log_everywhere
@@ -117,6 +118,7 @@ class UPGDPerturbation(EngineCallback):
 
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        check_optimizers(self, trainer, pl_module)
         names: dict[Tensor, str] = {parameter: name for name, parameter in pl_module.named_parameters()}
         known, self._names = self._names.keys() == names.keys(), names
         if known and len(self.gates) == len(trainer.optimizers):  # a further fit: new optimizers, but utilities live on

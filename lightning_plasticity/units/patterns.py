@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
 from lightning_plasticity.errors import InvalidArgumentError
@@ -59,7 +59,9 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
-def check_patterns(argument: str, patterns: Iterable[str], names: Sequence[str], kind: str) -> None:
+def check_patterns(
+    argument: str, patterns: Iterable[str], names: Sequence[str], kind: str, reasons: Mapping[str, str] | None = None
+) -> None:
     """Refuse patterns that match nothing.
 
     Args:
@@ -67,20 +69,24 @@ def check_patterns(argument: str, patterns: Iterable[str], names: Sequence[str],
         patterns: The patterns.
         names: What can be matched.
         kind: What the names stand for, such as ``"unit group"``.
+        reasons: Why other names, which a pattern may mean, cannot be matched.
 
     Raises:
         InvalidArgumentError: If a pattern matches none of the names.
     """
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
+            meant = [f"{name!r}: {why}" for name, why in (reasons or {}).items() if fnmatchcase(name, pattern)]
             raise InvalidArgumentError(
-                f"pattern {pattern!r} in `{argument}` matches no {kind}",
+                f"pattern {pattern!r} in `{argument}` matches no {kind}" + f" ({'; '.join(meant)})" * bool(meant),
                 f"a pattern that matches one of {list(names)}",
                 "Correct the pattern",
             )
 
 
-def chosen_names(names: Sequence[str], include: Patterns, exclude: Patterns, kind: str) -> list[str]:
+def chosen_names(
+    names: Sequence[str], include: Patterns, exclude: Patterns, kind: str, reasons: Mapping[str, str] | None = None
+) -> list[str]:
     """Return the names that match.
 
     Args:
@@ -88,6 +94,7 @@ def chosen_names(names: Sequence[str], include: Patterns, exclude: Patterns, kin
         include: Patterns; None includes all.
         exclude: Patterns of names to leave out; they win over ``include``.
         kind: What the names stand for, such as ``"unit group"``.
+        reasons: Why there are no other names that a pattern may mean.
 
     Returns:
         The chosen names, in their order.
@@ -100,8 +107,8 @@ def chosen_names(names: Sequence[str], include: Patterns, exclude: Patterns, kin
         ['0.weight']
     """
     included, excluded = include_exclude(include, exclude)
-    check_patterns("include", included or (), names, kind)
-    check_patterns("exclude", excluded or (), names, kind)
+    check_patterns("include", included or (), names, kind, reasons)
+    check_patterns("exclude", excluded or (), names, kind, reasons)
     chosen = [n for n in names if (included is None or matches(n, included)) and not matches(n, excluded or ())]
     if names and not chosen:
         raise InvalidArgumentError(

@@ -142,7 +142,8 @@ class UnitMap(Bound):
         Raises:
             InvalidArgumentError: If a pattern matches no group, or nothing is left.
         """
-        chosen = set(chosen_names([group.name for group in self.groups], include, exclude, "unit group"))
+        names, reasons = [group.name for group in self.groups], {each.layer: each.reason for each in self.skipped}
+        chosen = set(chosen_names(names, include, exclude, "unit group", reasons))
         left_out = [Skipped(g.name, "left out by include / exclude") for g in self.groups if g.name not in chosen]
         kept = tuple(group for group in self.groups if group.name in chosen)
         return replace(self, groups=kept, skipped=self.skipped + tuple(left_out))

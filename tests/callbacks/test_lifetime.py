@@ -1,4 +1,4 @@
-"""However a fit ends, callbacks with an engine leave model and optimizers as they found them."""
+"""Callbacks with an engine need an optimizer, and leave it and the model as they found them, however a fit ends."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import pytest
 from support.training_runs import Classifier, loader, trainer
 
 from lightning_plasticity.callbacks import ContinualBackprop, L2Regularization, UPGDPerturbation
+from lightning_plasticity.errors import UnsupportedModelError
 
 CALLBACKS = {
     "ContinualBackprop": ContinualBackprop,
@@ -44,3 +45,17 @@ def test_no_hook_is_left(tmp_path, make, error):
         assert str(ended) == "enough"  # noqa: PT017 - whether it is raised depends on the case
     assert watcher.during > 0
     assert hooks(run, module) == 0
+
+
+@pytest.mark.parametrize("make", CALLBACKS.values(), ids=CALLBACKS)
+def test_a_module_without_an_optimizer_is_refused_by_name(tmp_path, make):
+    class Untrained(Classifier):
+        def configure_optimizers(self):
+            return None
+
+    callback = make()
+    with (
+        pytest.warns(UserWarning, match="configure_optimizers` returned `None`"),
+        pytest.raises(UnsupportedModelError, match=rf"Untrained trains without.*{type(callback).__name__} acts at its"),
+    ):
+        trainer(tmp_path, callbacks=[callback], max_epochs=1).fit(Untrained(), loader())

@@ -441,7 +441,7 @@ def test_a_module_without_an_optimizer_is_refused(tmp_path):
 
     with (
         pytest.warns(UserWarning, match="configure_optimizers` returned `None`"),
-        pytest.raises(UnsupportedModelError, match=r"Module trains without an optimizer.*UnitReplacement acts after"),
+        pytest.raises(UnsupportedModelError, match=r"Module trains without an optimizer.*UnitReplacement acts at its"),
     ):
         trainer(tmp_path, callbacks=[callback()]).fit(Module(), loader())
 

@@ -51,6 +51,14 @@ def test_a_pattern_that_matches_nothing_is_refused(units):
         units.select("encoder.*")
 
 
+def test_a_pattern_that_means_a_layer_without_units_is_refused_with_the_reason(model):
+    model[0].requires_grad_(False)
+    with pytest.raises(InvalidArgumentError, match=r"'0' in `include` matches no unit group \(.0.: its weight is froz"):
+        discover_units(model, torch.randn(3, 4)).select("0")
+    with pytest.raises(InvalidArgumentError, match=r"no unit group \('4': it reaches the output of the model\)"):
+        discover_units(model, torch.randn(3, 4)).select(exclude="4")
+
+
 def test_patterns_that_leave_nothing_are_refused(units):
     with pytest.raises(InvalidArgumentError, match=r"which leave no unit group.*some of \['0', '2'\]"):
         units.select(exclude=["*"])
