@@ -1,7 +1,9 @@
 """The proof on the model itself that what was found are units; it shares nothing with the tracing but the slots.
 
-Read the files in this order: ``verify`` (which laws are proven, and of how many units), ``laws`` (of units that nothing
-reads, and of silent ones), ``need`` (what matters) and ``completeness`` (what was forgotten); then what they stand on:
-``comparison`` (what counts as a change), ``effects`` (derivatives), ``sandbox`` (a copy of the numbers to experiment
-with) and ``precision`` (of its runs). ``report`` says what was proven.
+Read the files in this order. ``verify``: which laws there are, and how they are proven together. Then the laws:
+``independence`` (nothing else reads the units) and ``exclusivity`` (the readers read nothing else), both tried in
+``rounds``; ``need`` (units and readers matter) and ``completeness`` (nothing was forgotten). Then what they stand on:
+``laws`` (what a law takes and returns, and whom it blames), ``sandbox`` (a model to experiment with, on a copy of its
+numbers made by ``swapping``), ``comparison`` (what counts as a change), ``watching`` (what the taps show), ``effects``
+(derivatives), ``computed_weights``, ``batch_norm`` and ``precision``. ``report`` says what was proven.
 """

@@ -43,13 +43,16 @@ def moved_units(before: Sequence[Tensor], after: Sequence[Tensor], tolerance: fl
     """Return which units changed in any call.
 
     Args:
-        before: What the tap showed in every call, ``[N, U, K]``.
+        before: What the tap showed in every call, ``[N, U, K]``; at least one call.
         after: The same of another run.
         tolerance: The relative change that counts as none.
 
     Returns:
-        One bool per unit, ``[U]``.
+        One bool per unit, ``[U]``; all of them moved if the calls or the samples are others, as those that a router
+        sends to an expert.
     """
+    if [seen.shape for seen in before] != [seen.shape for seen in after]:
+        return torch.ones(before[0].shape[1], dtype=torch.bool)
     changes = [
         ((other - one).abs() > tolerance * one.abs().max()).any(dim=2).any(dim=0).cpu()
         for one, other in zip(before, after, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -10,55 +11,80 @@ from torch import Tensor
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.proof.comparison import difference
 from lightning_plasticity.units.proof.effects import by_tensor, effects, largest_per_unit
-from lightning_plasticity.units.proof.laws import Chosen, Problems, about, blamed, cut
+from lightning_plasticity.units.proof.laws import Chosen, Law, Problems, about, blamed, cut
 from lightning_plasticity.units.proof.sandbox import Sandbox
 from lightning_plasticity.units.unit_map import UnitMap
 
 _PAIRS = 6
-_CUT = 3
+_DRAWS, _MOST_DRAWS = 3, 10
+_TRIED, _SEVERAL = 8, 2
 
 
 def incomplete(box: Sandbox, unit_map: UnitMap) -> tuple[Problems, list[UnitGroup]]:
     """Return the groups in which an entry of the units was forgotten.
 
-    Two units of the same place that exchange all their entries leave the output as it is, unless an entry was
-    forgotten; one such pair, of units that act on the output, shows that none was. Where no pair that is tried can be
-    exchanged (each unit has a place of its own, such as the channel of a grouped convolution), :func:`forgotten` looks
-    for entries that act through a single unit.
+    Units that exchange all their entries leave the output as it is, unless an entry was forgotten. As many as there are
+    do so at once, of those that act on the output; and since a unit that is dead with one set of weights vouches for
+    nothing, with several sets. Where the output changes, an entry was forgotten or the units differ in place, such as
+    the channels of a depthwise convolution: :func:`forgotten` tells which.
 
     Args:
-        box: The model.
+        box: The model; its weights are redrawn and stay so.
         unit_map: All groups. One with a single unit is left out: a whole model may act through this unit.
 
     Returns:
-        What is wrong, by group, and the groups of which nothing can be told: fewer than two of their units act, or they
-        cannot be exchanged and the output has no derivatives.
+        What is wrong, by group, and the groups of which nothing can be told: fewer than two of their units ever act, or
+        they cannot be exchanged and the output has no derivatives.
     """
-    before = box.run()
-    acting = _acting(box, [group for group in unit_map if group.size > 1], before)
-    groups = [group for group in unit_map if len(acting.get(group.name, ())) > 1]
+    problems: Problems = {}
+    untold, asleep = {group.name: group for group in unit_map}, {group.name for group in unit_map if group.size > 1}
+    for draw in range(_MOST_DRAWS):
+        if draw >= _DRAWS and not asleep:
+            break
+        box.redraw_weights()
+        before = box.run()
+        names = {group.name for group in unit_map} - problems.keys() if draw < _DRAWS else asleep
+        groups = [group for group in unit_map if group.size > 1 and group.name in names]
+        acting = _acting(box, groups, before)
+        chosen = [(group, _pairs(acting[group.name])) for group in groups if len(acting[group.name]) > 1]
+        asleep -= {group.name for group, _ in chosen}
+        differing = blamed(_exchanged(before), box, chosen)
+        for group, _ in chosen:
+            missed = None if group.coupled or group.name not in differing else forgotten(box, group, unit_map)
+            if missed:
+                each = f"each of {', '.join(missed)} has entries that act through one of them alone"
+                problems[group.name] = f"{differing[group.name]}; {each}"
+            elif missed is None and group.name in differing and not _any_are_alike(box, group, acting[group.name]):
+                problems |= {group.name: differing[group.name]} if group.coupled else {}
+            else:
+                untold.pop(group.name, None)
+    return problems, list(untold.values())
+
+
+def _exchanged(before: Sequence[Tensor]) -> Law:
+    """Return the law that the output is still ``before`` when the first half of the units and the second half swap."""
 
     def exchanged(box: Sandbox, chosen: Chosen) -> Problems:
         with box.edited():
             for group, units in chosen:
-                box.swap(group.slots, units[:1], units[1:])
+                box.swap(group.slots, *units.chunk(2))
             change = difference(before, box.run())
         return {} if change <= box.tolerance else about(chosen, f"exchanged, they change the output by {change:.1e}")
 
-    problems = blamed(exchanged, box, [(group, _pair(box, acting[group.name])) for group in groups])
-    for group in [group for group in groups if group.name in problems]:
-        pairs = (_pair(box, acting[group.name]) for _ in range(_PAIRS))
-        if any(not exchanged(box, [(group, pair)]) for pair in pairs):
-            del problems[group.name]
-        elif not group.coupled:  # a norm lets entries act through all units, so nothing can be told of it
-            missed = forgotten(box, group, unit_map)
-            if missed is None:
-                groups.remove(group)
-            if missed:
-                problems[group.name] += f"; each of {', '.join(missed)} has entries that act through one of them alone"
-            else:
-                del problems[group.name]
-    return problems, [group for group in unit_map if group not in groups]
+    return exchanged
+
+
+def _any_are_alike(box: Sandbox, group: UnitGroup, units: Tensor) -> bool:
+    """Return whether two of the units can be exchanged with any weights: one such pair, and others differ in place."""
+    return any(_are_alike(box, group, _pair(box, units)) for _ in range(_PAIRS))
+
+
+def _are_alike(box: Sandbox, group: UnitGroup, pair: Tensor) -> bool:
+    for _ in range(_DRAWS):
+        box.redraw_weights()
+        if _exchanged(box.run())(box, [(group, pair)]):
+            return False
+    return True
 
 
 def _acting(box: Sandbox, groups: Sequence[UnitGroup], before: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -87,8 +113,16 @@ def _acts(box: Sandbox, group: UnitGroup, unit: Tensor, before: Sequence[Tensor]
         return difference(before, box.run()) > box.tolerance
 
 
+def _pairs(units: Tensor) -> Tensor:
+    """Return the units in two halves to be exchanged: neighbours (likely of the same head) as far as both are there."""
+    even = units[torch.isin(units + 1, units) & (units % 2 == 0)]
+    rest = units[~torch.isin(units, torch.cat([even, even + 1]))]
+    half = len(rest) // 2
+    return torch.cat([even, rest[:half], even + 1, rest[half : 2 * half]])
+
+
 def _pair(box: Sandbox, units: Tensor) -> Tensor:
-    """Return two of ``units``, the second one next to the first: likely of the same head, or group of channels."""
+    """Return two of ``units``, the second one next to the first."""
     first = int(units[box.choose(len(units), 1)])
     near = (units - (first ^ 1)).abs().masked_fill(units == first, len(units) + int(units.max()))
     return torch.stack([torch.tensor(first), units[near.argmin()]])
@@ -97,8 +131,8 @@ def _pair(box: Sandbox, units: Tensor) -> Tensor:
 def forgotten(box: Sandbox, group: UnitGroup, unit_map: UnitMap) -> list[str] | None:
     """Return the tensors with entries that are said to write no unit, but act on the output through one unit alone.
 
-    Such an entry has a derivative, and none once the outgoing slots of the unit are zero. A tensor counts if this is
-    so for each of several units that act at all.
+    Such an entry has a derivative, and none that is passed on by what reads the unit. A tensor counts if this is so
+    for several units.
 
     Args:
         box: The model.
@@ -122,16 +156,22 @@ def forgotten(box: Sandbox, group: UnitGroup, unit_map: UnitMap) -> list[str] | 
             alive.logical_or_(largest_per_unit(slot, effect) > box.tolerance)
 
     def compare(tensor: Tensor, effect: Tensor) -> None:
-        lost.update({id(tensor)} if (acting[id(tensor)] & (effect == 0)).any() else ())
+        if (acting[id(tensor)] & (effect == 0)).any():
+            lost.add(id(tensor))
+        passed_on.extend(bool(largest_per_unit(slot, effect)[unit]) for slot in written.get(id(tensor), ()))
 
     if not effects(box, note, statistics=True) or not alive.any():
         return None
-    suspects = {id(tensor): path for path, tensor in tensors.items()}
     living = alive.nonzero()[:, 0]
-    for unit in living[box.choose(len(living), _CUT)]:
+    times: Counter[int] = Counter()
+    for unit in living[box.choose(len(living), _TRIED)]:
         lost: set[int] = set()
-        with box.edited():
-            cut(box, [(group, unit[None])])
-            effects(box, compare, statistics=True)
-        suspects = {key: path for key, path in suspects.items() if key in lost}
-    return list(suspects.values())
+        passed_on: list[bool] = []
+        effects(box, compare, statistics=True, unread=(group.outgoing, unit[None]))
+        if any(passed_on):  # by a reader with a computed weight
+            lost.clear()
+            with box.edited():
+                cut(box, [(group, unit[None])])
+                effects(box, compare, statistics=True)
+        times.update(lost)
+    return [path for path, tensor in tensors.items() if times[id(tensor)] >= min(_SEVERAL, len(living))]

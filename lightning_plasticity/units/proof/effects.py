@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
+from lightning_plasticity.units.proof.batch_norm import WrittenOutBatchNorm
 from lightning_plasticity.units.proof.comparison import as_real
 from lightning_plasticity.units.proof.sandbox import Sandbox
 from lightning_plasticity.units.slot import Slot
@@ -20,7 +20,9 @@ Listener = Callable[[Tensor, Tensor], None]
 """Receives a parameter (or buffer) of the model and the effect of each of its entries."""
 
 
-def effects(box: Sandbox, listener: Listener, *, statistics: bool = False) -> bool:
+def effects(
+    box: Sandbox, listener: Listener, *, statistics: bool = False, unread: tuple[Sequence[Slot], Tensor] | None = None
+) -> bool:
     """Hand the effect of every entry of every weight to ``listener``, one tensor at a time, so that none is kept.
 
     The effect is the derivative of a random combination of the outputs, relative to their size, times the size of the
@@ -31,11 +33,14 @@ def effects(box: Sandbox, listener: Listener, *, statistics: bool = False) -> bo
         listener: Receives each tensor and the effects, absolute, in its shape. Tensors that the output does not depend
             on are left out.
         statistics: Whether running statistics are listened to as well.
+        unread: Leave out what acts through these entries: the slots that read some units, and the units. The model
+            computes what it always computes; only derivatives are not passed on. (Not where the weights are computed.)
 
     Returns:
         False if the model could not be differentiated; the listener may have received some tensors nevertheless.
     """
-    modes: list[AbstractContextManager[Any]] = [_WrittenOutBatchNorm()] if statistics else []
+    modes: list[AbstractContextManager[Any]] = [WrittenOutBatchNorm()] if statistics else []
+    modes += [_unread(*unread)] if unread else []
     try:
         with torch.enable_grad(), box.running(*modes), _leaves(box, listener, statistics) as leaves:
             combined = _combined([as_real(tensor) for tensor in tensors_in(box.call())], box)
@@ -108,6 +113,28 @@ def _leaves(box: Sandbox, listener: Listener, statistics: bool) -> Generator[lis
     yield list(leaves.values())
 
 
+def _unread(slots: Sequence[Slot], units: Tensor) -> AbstractContextManager[None]:
+    """Let backward passes find zeros in the entries that read ``units``, wherever an operation has saved the weight."""
+    cut: dict[int, Tensor] = {}
+    for slot in slots:
+        storage = slot.tensor.untyped_storage()
+        if storage.data_ptr() not in cut:
+            cut[storage.data_ptr()] = slot.tensor.new_empty(0).set_(storage).clone()
+        tensor = slot.tensor.data
+        slot.assign(units, 0.0, tensor=_like(tensor, cut[storage.data_ptr()]))
+
+    def unpack(saved: Tensor) -> Tensor:
+        zeroed = cut.get(saved.untyped_storage().data_ptr())
+        return saved if zeroed is None else _like(saved, zeroed)
+
+    return torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, unpack)
+
+
+def _like(tensor: Tensor, storage: Tensor) -> Tensor:
+    """Return what lies in a copy of the storage of ``tensor`` where that lies."""
+    return storage.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
+
+
 def _hand_over(tensor: Tensor, box: Sandbox, listener: Listener, leaf: Tensor) -> None:
     assert leaf.grad is not None  # noqa: S101 - it has just been accumulated
     effect, leaf.grad = leaf.grad.abs_().mul_(box.size(tensor)), None
@@ -116,28 +143,3 @@ def _hand_over(tensor: Tensor, box: Sandbox, listener: Listener, leaf: Tensor) -
 
 def _is_norm(module: nn.Module) -> bool:
     return isinstance(module, nn.modules.batchnorm._NormBase)
-
-
-class _WrittenOutBatchNorm(TorchFunctionMode):
-    """Compute batch norms of running statistics step by step, since torch does not differentiate by these."""
-
-    def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        return (_batch_norm if func is nn.functional.batch_norm else func)(*args, **(kwargs or {}))
-
-
-def _batch_norm(
-    x: Tensor,
-    mean: Tensor | None,
-    variance: Tensor | None,
-    weight: Tensor | None = None,
-    bias: Tensor | None = None,
-    training: bool = False,
-    momentum: float = 0.1,
-    eps: float = 1e-5,
-) -> Tensor:
-    if training or mean is None or variance is None:
-        return nn.functional.batch_norm(x, mean, variance, weight, bias, training, momentum, eps)
-    shape = (1, -1, *(1 for _ in x.shape[2:]))
-    normed = (x - mean.reshape(shape)) * (variance.reshape(shape) + eps).rsqrt()
-    normed = normed if weight is None else normed * weight.reshape(shape)
-    return normed if bias is None else normed + bias.reshape(shape)

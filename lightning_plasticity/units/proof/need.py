@@ -12,6 +12,7 @@ from lightning_plasticity.units.proof.laws import redraw
 from lightning_plasticity.units.proof.sandbox import Sandbox
 from lightning_plasticity.units.slot import Slot
 
+_DRAWS = 4
 _SCALES = (1.0, 10.0)
 _TRIED = 6
 
@@ -23,12 +24,13 @@ def unneeded(
 
     One backward pass gives the derivative of the output with respect to every entry of every slot. Where one is not
     zero, the output depends on the entry; and since outgoing entries do nothing while the unit is silent (exclusivity),
-    an outgoing slot on which the output depends reads the units. Where all are zero (a dead unit, a step function, a
-    model that cannot be differentiated), the slots are changed and the model is run. A slot may be read in one mode
-    only, such as that of an auxiliary head; that is enough.
+    an outgoing slot on which the output depends reads the units. Where all are zero with several sets of weights (dead
+    units, a step function, a model that cannot be differentiated), the slots are changed and the model is run. A slot
+    may be read with some weights only (that of an expert), or in one mode only (that of an auxiliary head); that is
+    enough.
 
     Args:
-        box: The model.
+        box: The model; its weights are redrawn if need be, and stay so.
         groups: The groups.
         modes: The modes to try, ``training`` or not.
 
@@ -36,8 +38,12 @@ def unneeded(
         The groups, and the slots by name of the group.
     """
     idle, vain = list(groups), {group.name: list(group.outgoing) for group in groups}
-    for training in modes:
-        if idle or any(vain.values()):
+    for draw in range(_DRAWS):
+        if not idle and not any(vain.values()):
+            break
+        if draw:
+            box.redraw_weights()
+        for training in modes:
             box.training = training
             act = _acting(box, [*chain.from_iterable(group.slots for group in groups)])
             idle = [group for group in idle if not any(id(slot) in act for slot in group.incoming + group.norms)]

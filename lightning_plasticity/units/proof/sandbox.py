@@ -1,21 +1,26 @@
 """Run a model many times with changed entries, and leave it exactly as it was found.
 
-A :class:`Sandbox` swaps the data of every parameter and buffer for a copy in double precision and generic position,
-so that the user's own numbers are never touched; leaving it swaps them back.
+A :class:`Sandbox` computes with a copy of every parameter and buffer, in double precision and generic position, so that
+the user's own numbers are never touched. What is written in a block of :meth:`Sandbox.edited` is undone at its end;
+what :meth:`Sandbox.redraw_weights` does stays until the sandbox is left.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+import math
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_plasticity.units.example import ExampleInputs, how_to_run
+from lightning_plasticity.units.proof.batch_norm import MeasuredStatistics
+from lightning_plasticity.units.proof.comparison import difference
+from lightning_plasticity.units.proof.computed_weights import ComputedWeights
 from lightning_plasticity.units.proof.precision import Promotion
+from lightning_plasticity.units.proof.swapping import data_swapped
 from lightning_plasticity.units.refusals import check_model, unwrapped
 from lightning_plasticity.units.restoring import (
     attributes_restored,
@@ -26,7 +31,7 @@ from lightning_plasticity.units.restoring import (
     values_restored,
 )
 from lightning_plasticity.units.slot import Slot
-from lightning_plasticity.units.tensors import tensors_in, to_generic_position
+from lightning_plasticity.units.tensors import tensors_in
 
 _TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
@@ -56,18 +61,30 @@ class Sandbox:
         self.runs = 0
         self._undo: list[tuple[Slot, Tensor, Tensor]] = []
         self._sizes: dict[int, float] = {}
+        self._outputs: list[Tensor] = []
 
-    def run(self, *modes: TorchDispatchMode) -> list[Tensor]:
+    def run(self, *modes: AbstractContextManager[Any]) -> list[Tensor]:
         """Run the model once in the chosen mode and return every tensor of its output, detached.
 
+        A model that fails with changed entries, say because it checks that a deviation is positive, returns NaN.
+
         Args:
-            modes: Dispatch modes that watch or change the run.
+            modes: Modes that watch or change the run.
 
         Returns:
             The tensors of the output in a fixed order.
         """
-        with torch.no_grad(), self.running(*modes):
-            return [tensor.detach().clone() for tensor in tensors_in(self.call())]
+        try:
+            with torch.no_grad(), self.running(*modes):
+                return [tensor.detach().clone() for tensor in tensors_in(self.call())]
+        except Exception as error:
+            if not self._undo or isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+                raise
+            return [torch.full_like(tensor, torch.nan) for tensor in self._outputs if tensor.is_floating_point()]
+
+    def is_finite(self, outputs: Sequence[Tensor]) -> bool:
+        """Return whether ``outputs`` are finite wherever those of the first run are."""
+        return not math.isnan(difference(self._outputs, outputs))
 
     @contextmanager
     def running(self, *modes: AbstractContextManager[Any]) -> Generator[None, None, None]:
@@ -88,6 +105,25 @@ class Sandbox:
                 stack.enter_context(mode)
             seed_everything(self.seed)
             yield
+
+    def measure_statistics(self) -> bool:
+        """Give batch norms running statistics that fit what they see in evaluation mode, as training would have done.
+
+        Returns:
+            Whether the model runs, and returns a number wherever it did so far.
+        """
+        statistics, training, self.training = MeasuredStatistics(self.generator), self.training, False
+        try:
+            outputs = self.run(statistics)
+        except Exception:  # whoever runs the model next is told
+            return False
+        finally:
+            self.training = training
+        self._outputs = self._outputs or outputs
+        if not self.is_finite(outputs):
+            return False
+        statistics.write()
+        return True
 
     @contextmanager
     def edited(self) -> Generator[None, None, None]:
@@ -126,11 +162,33 @@ class Sandbox:
             self.assign(slot, one, second)
             self.assign(slot, other, first)
 
-    def silence(self, slots: Iterable[Slot], units: Tensor, constant: float = 0.0, weight: float = 0.0) -> None:
-        """Write zeros, but one as a variance, ``constant`` where the entries are added, and ``weight`` as a weight."""
+    def silence(self, slots: Iterable[Slot], units: Tensor, bias: float = 0.0) -> None:
+        """Write zeros, but one as a variance, and ``bias`` where the entries are added."""
         for slot in slots:
-            value = {"variance": 1.0, "bias": constant, "shift": constant, "weight": weight}.get(slot.kind, 0.0)
-            self.assign(slot, units, value)
+            self.assign(slot, units, {"variance": 1.0, "bias": bias, "shift": bias}.get(slot.kind, 0.0))
+
+    def computed_weights(self, zeroed: Sequence[Tensor] = ()) -> ComputedWeights:
+        """Return what watches the computed weights of this model in a run, and sets entries of them to zero."""
+        return ComputedWeights((*self.model.parameters(), *self.model.buffers()), zeroed)
+
+    def redraw_weights(self) -> None:
+        """Mix every trainable parameter with random entries of its size, for good, if the model can run with them.
+
+        What holds of units holds with any weights; a unit that is dead, and hides a mistake, is not so with all.
+        """
+        state, root = self.generator.get_state(), math.sqrt(2)
+        for values, noise in self._with_noise():
+            values.add_(noise).div_(root)
+        if not self.measure_statistics():
+            self.generator.set_state(state)
+            for values, noise in self._with_noise():
+                values.mul_(root).sub_(noise)
+
+    def _with_noise(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the entries of every trainable parameter, and random ones of the same size."""
+        for parameter in self.model.parameters():
+            if parameter.requires_grad and parameter.is_floating_point():
+                yield parameter.data, self.size(parameter) * self.normal(parameter.shape).to(parameter)
 
     @contextmanager
     def shaken(self) -> Generator[None, None, None]:
@@ -189,49 +247,8 @@ def sandbox(
         stack.enter_context(unfused_attention())
         stack.enter_context(uncompiled())
         heavy = sum(p.numel() for p in model.parameters()) > _LARGEST_DOUBLE and not callable(example_inputs)
-        stack.enter_context(_data_swapped(model, torch.float32 if heavy else dtype, dtype, generator))
+        stack.enter_context(data_swapped(model, torch.float32 if heavy else dtype, dtype, generator))
         call, inputs = how_to_run(model, example_inputs, dtype)
-        yield Sandbox(model, call, inputs, dtype, seed)
-
-
-@contextmanager
-def _data_swapped(
-    model: nn.Module, weights: torch.dtype, others: torch.dtype, generator: torch.Generator
-) -> Generator[None, None, None]:
-    """Give every parameter and buffer a copy of its data, in generic position, during the block."""
-    stored = [(p, weights if p.ndim > 1 else others) for p in model.parameters()]  # biases must have the inputs' dtype
-    stored += [(buffer, others) for buffer in model.buffers()]  # type: ignore[misc]
-    originals = [(tensor, tensor.data) for tensor, _ in stored]
-    storages: dict[int, Tensor] = {}
-    try:
-        for tensor, dtype in stored:
-            tensor.data = _copy(tensor.data, dtype, storages)
-        for parameter in model.parameters():
-            if parameter.requires_grad and parameter.is_floating_point():
-                to_generic_position(parameter.data, generator)
-        for module in model.modules():
-            if isinstance(module, nn.modules.batchnorm._NormBase) and module.running_mean is not None:
-                _move_statistics(module, generator)
-        yield
-    finally:
-        for tensor, data in originals:
-            tensor.data = data
-
-
-def _copy(data: Tensor, dtype: torch.dtype, storages: dict[int, Tensor]) -> Tensor:
-    """Return a copy with the same strides; tensors that share storage go on sharing it."""
-    key = data.untyped_storage().data_ptr()
-    if key not in storages:
-        whole = torch.empty(0, dtype=data.dtype, device=data.device).set_(data.untyped_storage())
-        storages[key] = whole.to(dtype, copy=True) if data.is_floating_point() else whole.clone()
-    return storages[key].as_strided(data.shape, data.stride(), data.storage_offset())
-
-
-def _move_statistics(norm: nn.modules.batchnorm._NormBase, generator: torch.Generator) -> None:
-    """Make the running statistics of channels differ, as they do after training."""
-    mean, variance = norm.running_mean, norm.running_var
-    assert mean is not None  # noqa: S101 - a norm has both or none
-    assert variance is not None  # noqa: S101
-    noise = torch.randn((2, len(mean)), generator=generator, dtype=torch.float64).to(mean)
-    mean.data.add_(0.1 * variance.sqrt() * noise[0])
-    variance.data.mul_(1 + 0.1 * noise[1].abs())
+        box = Sandbox(model, call, inputs, dtype, seed)
+        box.measure_statistics()
+        yield box

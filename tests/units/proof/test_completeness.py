@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
-from support.proof_cases import slot
+from support.proof_cases import Network, group_of, prove, slot
 from torch import Tensor, nn
 
 from lightning_plasticity.units import UnitGroup, UnitMap, verify_units
+
+WRITERS = (("weight", "weight"), ("bias", "bias"))
 
 
 class MostlyDead(nn.Sequential):
@@ -18,6 +23,13 @@ class MostlyDead(nn.Sequential):
             self[0].weight.abs_().add_(0.1)
             self[0].weight[alive:] *= -1
             self[0].bias.fill_(-0.01)
+
+
+class Masked(MostlyDead):
+    """Of its six hidden units, one is read, whatever the weights are."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self[2](self[1](self[0](x)) * (torch.arange(6) == 0))
 
 
 class Detached(MostlyDead):
@@ -40,8 +52,47 @@ def test_silent_units_that_are_exchanged_show_nothing_so_those_that_act_are() ->
     assert proof_of(MostlyDead(2)).complete is False
 
 
-def test_of_fewer_than_two_units_that_act_nothing_is_told() -> None:
-    assert proof_of(MostlyDead(1)).complete is None
+def test_units_that_are_dead_are_tried_with_other_weights() -> None:
+    assert proof_of(MostlyDead(1)).complete is False
+
+
+def test_of_fewer_than_two_units_that_act_with_any_weights_nothing_is_told() -> None:
+    assert proof_of(Masked(6)).complete is None
+
+
+class Branches(nn.Module):
+    """Two layers write the same units, each on one half of the data; of the first, only one unit is alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left, self.right, self.head = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(6, 2)
+        with torch.no_grad():
+            self.right.weight.abs_()
+            self.left.weight.abs_()[1:] *= -1
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(torch.cat([torch.relu(self.left(x[:4])), torch.relu(self.right(x[4:]))]))
+
+
+@pytest.mark.parametrize(("forgotten", "complete"), [("left", False), ("right", False), (None, True)])
+def test_units_that_are_dead_where_an_entry_was_forgotten_vouch_for_nothing(forgotten, complete) -> None:
+    torch.manual_seed(0)
+    model = Branches()
+    writers = [slot(model, f"{side}.{name}", kind=kind) for side in ("left", "right") for name, kind in WRITERS]
+    kept = tuple(writer for writer in writers if writer.path != f"{forgotten}.weight")
+    group = UnitGroup("units", 6, kept, (), (slot(model, "head.weight", 1),), None)
+    proof = verify_units(model, torch.rand(8, 4), UnitMap(model, (group,)))["units"]
+    assert proof.complete is complete
+    assert f"each of {forgotten}.weight has entries" in "".join([*proof.problems, "each of None.weight has entries"])
+
+
+def test_units_that_differ_in_place_are_complete_if_no_entry_acts_through_one_alone() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv1d(3, 4, 1), nn.Conv1d(4, 4, 1, groups=4), nn.ReLU(), nn.Flatten(), nn.Linear(20, 2))
+    (first, bias), read = (slot(model, "0.weight"), slot(model, "0.bias", kind="bias")), (slot(model, "1.weight"),)
+    right = UnitGroup("0", 4, (first, bias), (), read, None)
+    for group, complete in ((right, True), (replace(right, incoming=(first,)), False)):
+        assert verify_units(model, torch.randn(8, 3, 5), UnitMap(model, (group,)))["0"].complete is complete
 
 
 def test_without_derivatives_units_that_act_are_found_by_trial_and_what_was_forgotten_is_not_told() -> None:
@@ -51,3 +102,18 @@ def test_without_derivatives_units_that_act_are_found_by_trial_and_what_was_forg
     right = UnitGroup("0", 6, (slot(model, "0.weight"), *wrong.incoming), (), wrong.outgoing, None)
     assert verify_units(model, x, UnitMap(model, (right,)))["0"].complete is True
     assert verify_units(model, x, UnitMap(model, (wrong,)))["0"].complete is None
+
+
+@pytest.mark.parametrize("kind", ["bias", "scale", "shift", "mean", "variance"])
+def test_a_forgotten_entry_shows_when_units_are_exchanged(kind) -> None:
+    model = Network()
+    right = group_of(model)
+    kept = {room: tuple(s for s in getattr(right, room) if s.kind != kind) for room in ("incoming", "norms")}
+    (path,) = (
+        {slot.path for slot in right.slots}
+        - {slot.path for slots in kept.values() for slot in slots}
+        - {slot.path for slot in right.outgoing}
+    )
+    proof = prove(model, replace(right, **kept))["first"]
+    assert proof.complete is False
+    assert f"each of {path} has entries that act through one of them alone" in proof.problems[-1]

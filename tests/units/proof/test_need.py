@@ -1,0 +1,59 @@
+"""Units that do not matter, and slots that read nothing of them, are found; to matter with some weights will do."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from support.proof_cases import Network, group_of, prove, slot
+from torch import Tensor, nn
+
+from lightning_plasticity.units import discover_units, verify_units
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+def test_a_reader_whose_result_nobody_uses_is_not_needed() -> None:
+    model = Network()
+    model.unused = nn.Linear(6, 2)
+    right = group_of(model)
+    proof = prove(model, replace(right, outgoing=(*right.outgoing, slot(model, "unused.weight", 1))))["first"]
+    assert not proof.minimal
+    assert proof.problems == ["unused.weight does not read the units"]
+
+
+def test_units_that_do_not_matter_are_not_sensitive() -> None:
+    class Idle(Network):
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = torch.relu(self.first(x)) * 0.0
+            return self.second(hidden) + self.beside(x)
+
+    model = Idle(nn.Identity())
+    right = group_of(model)
+    proof = prove(model, replace(right, outgoing=right.outgoing[:1]))["first"]
+    assert not proof.sensitive
+    assert any("do not change the output" in problem for problem in proof.problems)
+
+
+def test_units_of_an_expert_that_is_not_chosen_with_some_weights_matter() -> None:
+    class Experts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.router, self.head = nn.Linear(4, 2), nn.Linear(5, 2)
+            self.experts = nn.ModuleList(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5)) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            weight, choice = self.router(x).softmax(-1).max(-1)
+            mixed = [self.experts[int(i)](row) * w for row, i, w in zip(x, choice, weight, strict=True)]
+            return self.head(torch.stack(mixed))
+
+    model, x = Experts(), torch.randn(12, 4)
+    unit_map = discover_units(model, x)
+    for seed in range(4):
+        proofs = verify_units(model, x, unit_map, seed=seed)
+        assert len(proofs) >= 2
+        assert proofs.failed == (), proofs.summary()
