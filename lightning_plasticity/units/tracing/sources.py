@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_plasticity.units.slot import SlotKind
-from lightning_plasticity.units.tracing.labels import Labels
+from lightning_plasticity.units.tracing.labels import Labels, foreign
 from lightning_plasticity.units.tracing.shadow import Geometry, compact, geometry, restrict, storage_key
 
-_LARGEST_ELEMENTWISE = 2**22
+_LARGEST_ELEMENTWISE = 2**24  # entries, each of which takes some 40 bytes
 
 FROZEN = "is frozen (requires_grad=False), so a new unit could not learn"
 FROZEN_READER = "reads it and is frozen (requires_grad=False), so what a new unit contributes could not be learnt"
@@ -105,7 +105,7 @@ class Source:
         self.kinds.clear()
         self.orientations.clear()
         self.calls.clear()
-        self.elementwise, self.fault, self.undivided, self.changed = False, "", "", ""
+        self.elementwise, self.recurrent, self.fault, self.undivided, self.changed = False, False, "", "", ""
 
     def own_shape(self, view: Tensor, labels: Tensor, missing: int = 0) -> Tensor:
         """Translate compact labels of a view of the tensor to compact labels of the tensor itself.
@@ -204,14 +204,18 @@ class Sources:
         if len(here) == 1:
             return here[0]
         offset = tensor.storage_offset()
-        inside = [s for s in here if s.tensor.storage_offset() <= offset]
+        before = [s for s in here if s.tensor.storage_offset() <= offset]
+        inside = [s for s in before if _holds(s.tensor, offset)] or before
         return max(inside, key=lambda s: s.tensor.storage_offset(), default=None)
 
     def soft_labels(self, tensor: Tensor) -> Tensor | None:
         """Return the labels of the entries of ``tensor``, a view of a source; compact, None for nobody."""
         source = self.find(tensor)
-        if source is None or source.tensor.numel() > _LARGEST_ELEMENTWISE:
+        if source is None:
             return None
+        if source.tensor.numel() > _LARGEST_ELEMENTWISE:
+            source.fault = f"is used element by element and too large for it ({source.tensor.numel()} entries)"
+            return foreign(tensor.ndim)
         span = source.tensor.untyped_storage().nbytes() // source.tensor.element_size()
         if source.soft is None:
             source.soft = int(self.labels.fresh(span, soft=True)[0]) if span else None
@@ -238,13 +242,8 @@ class Sources:
             rows: The dimensions of ``view`` that count its rows.
             along: The orientation; tells rows from columns of the same tensor.
         """
-        exact = (
-            owner,
-            along,
-            view.storage_offset(),
-            tuple((d, view.shape[d], view.stride(d)) for d in rows),
-            view.ndim,
-        )
+        lying = tuple((d, view.shape[d], view.stride(d)) for d in rows)
+        exact = owner, along, view.storage_offset(), lying, view.ndim
         if exact not in self._known:
             starts = _starts(view, rows)
             have, ids = self._extended((owner, along), starts.reshape(-1))
@@ -281,10 +280,19 @@ def orientation(source: Source, view: Tensor, dims: list[int]) -> Orientation:
     return frozenset(found)
 
 
+def _holds(tensor: Tensor, address: int) -> bool:
+    """Return whether a number of ``tensor`` lies at ``address``; others may lie in between, such as a second half."""
+    rest = address - int(tensor.storage_offset())
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True), reverse=True):
+        if stride:
+            rest -= min(rest // stride, size - 1) * stride
+    return rest == 0
+
+
 def _starts(tensor: Tensor, dims: list[int]) -> Tensor:
     """Return the addresses of the rows of ``tensor``, in the compact shape that has size 1 except along ``dims``."""
     address = torch.tensor(tensor.storage_offset())
-    for dim in (d for d in dims if tensor.shape[d] > 1):
+    for dim in (d for d in dims if tensor.shape[d] != 1):
         shape = [-1 if d == dim else 1 for d in range(tensor.ndim)]
         address = address + (torch.arange(tensor.shape[dim]) * tensor.stride(dim)).reshape(shape)
     return address.reshape([tensor.shape[d] if d in dims else 1 for d in range(tensor.ndim)])
