@@ -15,6 +15,7 @@ constant, and the units that they read are then ``coupled``.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -92,12 +93,10 @@ class Recipe:
                 key = storage_key(tensor)
                 memory[key] = memory.get(key, _whole(tensor)).clone()
             args, kwargs = tree_map(read, (step.args, step.kwargs))
-            if not has_statistics(step.func, args):
-                out = step.func(*args, **kwargs)
-            elif hold:
-                out = with_statistics(step.func, args, kwargs, statistics[position])
-            else:
-                out = step.func(*args, **kwargs)
+            has = has_statistics(step.func, args)
+            held = statistics[position] if has and hold else None
+            out = with_statistics(step.func, args, kwargs, held) if has and hold else step.func(*args, **kwargs)
+            if has and not hold:
                 statistics[position] = statistics_of(step.func, out)
             for tensor, new in zip(step.outputs, tensors_in(out), strict=False):
                 if all(tensor is not written for written in step.written):
@@ -253,18 +252,16 @@ def follow_back(run: Execution) -> None:
     for use, _, sources in made:
         if use.role == "out" and use.labels.max() == FOREIGN:
             for source in reading.intersection(sources):
-                source.fault = source.problem or "reads units in one place and makes a weight that reads none in another"
+                source.fault = source.problem or "reads units in one place and makes a weight that reads none elsewhere"
 
 
 def _parts(recipe: Recipe, numbers: Tensor, role: Role) -> Parts | None:
     """Return who owns the rows or columns of a weight; None if nobody does."""
-    try:
+    with suppress(RuntimeError):  # the operations cannot be run again or not be differentiated
         for hold in (False, True) if role == "out" else (False,):
             parts = Parts(recipe, numbers, hold)
             if parts.can_be("redrawn" if role == "in" else "zero"):
                 return parts
-    except RuntimeError:  # the operations cannot be run again or not be differentiated
-        return None
     return None
 
 
@@ -297,4 +294,5 @@ def _hand_over(
     here = along.setdefault((id(use.weight), source), counted - varying if use.role == "in" else varying)
     source.orientations.add(here)
     source.calls[use.run] += use.role == "in"
+    source.shown = True
     run.record(source, use.role, here, shown, use.time)

@@ -146,4 +146,4 @@ def test_a_parameter_that_makes_a_weight_elsewhere_too_reads_no_unit():
     units = proven(Twice())
     assert [(group.name, group.size) for group in units] == []
     reasons = {skip.reason for skip in units.skipped}
-    assert any("reads units in one place and makes a weight that reads none in another" in why for why in reasons)
+    assert any("reads units in one place and makes a weight that reads none elsewhere" in why for why in reasons)
