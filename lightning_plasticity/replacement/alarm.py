@@ -46,7 +46,11 @@ class Alarm:
 
     def _report(self, tap: Tap) -> None:
         cause, remedy = (
-            ("its hooks do not run", "Attach the engine before a compiled model runs for the first time")
+            (
+                "its hooks do not run, or the model has another layer in its place",
+                "Attach the engine before a compiled model runs for the first time, build another one with "
+                "`units.update(model)` after a layer was exchanged",
+            )
             if tap.module.training
             else ("it is in evaluation mode", "Call train() on it")
         )

@@ -66,7 +66,7 @@ class UnitProof:
 
 @dataclass(frozen=True)
 class UnitProofs:
-    """The proofs of all groups of a map.
+    """The proofs of all groups of a map; true as a condition if nothing was refuted, as in ``assert verify_units(...)``.
 
     Args:
         proofs: One proof per group, in the order of the map.
@@ -84,6 +84,9 @@ class UnitProofs:
 
     def __len__(self) -> int:
         return len(self.proofs)
+
+    def __bool__(self) -> bool:
+        return not self.failed
 
     def __getitem__(self, name: str) -> UnitProof:
         return {proof.group: proof for proof in self.proofs}[name]

@@ -61,6 +61,13 @@ def test_a_batch_of_one_is_proven_in_evaluation_mode_only() -> None:
     assert proof.modes == ("evaluation",)
 
 
+def test_proofs_are_true_unless_a_law_is_refuted() -> None:
+    model = Network()
+    right = group_of(model)
+    assert prove(model, right)
+    assert not prove(model, replace(right, outgoing=()))
+
+
 def test_the_summary_names_verdicts_and_problems() -> None:
     model = Network()
     right = group_of(model)
