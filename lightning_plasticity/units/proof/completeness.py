@@ -125,14 +125,14 @@ def _pair(box: Sandbox, units: Tensor) -> Tensor:
     """Return two of ``units``, the second one next to the first."""
     first = int(units[box.choose(len(units), 1)])
     near = (units - (first ^ 1)).abs().masked_fill(units == first, len(units) + int(units.max()))
-    return torch.stack([torch.tensor(first), units[near.argmin()]])
+    return units.new_tensor([first, int(units[near.argmin()])])
 
 
 def forgotten(box: Sandbox, group: UnitGroup, unit_map: UnitMap) -> list[str] | None:
     """Return the tensors with entries that are said to write no unit, but act on the output through one unit alone.
 
-    Such an entry has a derivative, and none that is passed on by what reads the unit. A tensor counts if this is so
-    for several units.
+    Such an entry has a derivative, and none that is passed on by what reads the unit; and it has one where a
+    tap shows the unit, so it comes before. A tensor counts if this is so for several units.
 
     Args:
         box: The model.
@@ -143,33 +143,41 @@ def forgotten(box: Sandbox, group: UnitGroup, unit_map: UnitMap) -> list[str] | 
         Dotted names; None if it cannot be told, because there are no derivatives, or no unit has one.
     """
     tensors = dict(box.model.named_parameters()) | dict(box.model.named_buffers())
-    free = {id(tensor): torch.ones(tensor.shape, dtype=torch.bool) for tensor in tensors.values()}
+    free = {id(tensor): torch.ones_like(tensor, dtype=torch.bool) for tensor in tensors.values()}
     for slot in (slot for other in unit_map for slot in other.incoming + other.norms):
-        slot.assign(torch.arange(slot.size), 0.0, tensor=free[id(slot.tensor)])
+        slot.assign(torch.arange(slot.size, device="cpu"), 0.0, tensor=free[id(slot.tensor)])
     written = by_tensor(group.incoming + group.norms)
-    alive = torch.zeros(group.size, dtype=torch.bool)
+    alive = torch.zeros(group.size, dtype=torch.bool, device="cpu")
     acting: dict[int, Tensor] = {}
 
     def note(tensor: Tensor, effect: Tensor) -> None:
         acting[id(tensor)] = free[id(tensor)] & (effect > box.tolerance)
         for slot in written.get(id(tensor), ()):
-            alive.logical_or_(largest_per_unit(slot, effect) > box.tolerance)
+            alive.logical_or_((largest_per_unit(slot, effect) > box.tolerance).cpu())
+
+    def note_writers(tensor: Tensor, effect: Tensor) -> None:
+        writing[id(tensor)] = effect > 0
 
     def compare(tensor: Tensor, effect: Tensor) -> None:
-        if (acting[id(tensor)] & (effect == 0)).any():
+        if (acting[id(tensor)] & (effect == 0) & writing.get(id(tensor), anywhere)).any():
             lost.add(id(tensor))
         passed_on.extend(bool(largest_per_unit(slot, effect)[unit]) for slot in written.get(id(tensor), ()))
 
     if not effects(box, note, statistics=True) or not alive.any():
         return None
+    anywhere = torch.tensor(group.tap is None, device="cpu")
     living = alive.nonzero()[:, 0]
     times: Counter[int] = Counter()
     for unit in living[box.choose(len(living), _TRIED)]:
         lost: set[int] = set()
+        writing: dict[int, Tensor] = {}
         passed_on: list[bool] = []
+        if group.tap is not None:
+            effects(box, note_writers, statistics=True, seen=(group.tap, unit[None]))
         effects(box, compare, statistics=True, unread=(group.outgoing, unit[None]))
         if any(passed_on):  # by a reader with a computed weight
             lost.clear()
+        if any(passed_on) and group.tap is not None:
             with box.edited():
                 cut(box, [(group, unit[None])])
                 effects(box, compare, statistics=True)
