@@ -66,7 +66,7 @@ class UnitProof:
 
 @dataclass(frozen=True)
 class UnitProofs:
-    """The proofs of all groups of a map; true as a condition if nothing was refuted, as in ``assert verify_units(...)``.
+    """The proofs of all groups of a map; true as a condition unless a law was refuted: ``assert verify_units(...)``.
 
     Args:
         proofs: One proof per group, in the order of the map.

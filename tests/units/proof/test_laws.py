@@ -13,7 +13,9 @@ from lightning_plasticity.units.proof.sandbox import sandbox
 GROUPS = [(UnitGroup(str(i), 3, (), (), (), None), torch.tensor([i % 3])) for i in range(7)]
 
 
-@pytest.mark.parametrize("guilty", [set(), {"0"}, {"6"}, {"2", "3"}, {str(i) for i in range(7)}], ids=str)
+@pytest.mark.parametrize(
+    "guilty", [set(), {"0"}, {"6"}, {"2", "3"}, {str(i) for i in range(7)}], ids=lambda g: str(sorted(g))
+)
 def test_the_guilty_are_blamed_and_nobody_else(guilty) -> None:
     def law(box, chosen):
         return about(chosen, "wrong") if guilty & {group.name for group, _ in chosen} else {}
