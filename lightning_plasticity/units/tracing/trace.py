@@ -38,30 +38,48 @@ class LabelMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
-            observe(self._run, func, args, kwargs, out)
-        if _asks_for_values(func) and any(self._run.is_data(tensor) for tensor in tensors_in((args, kwargs))):
-            self._run.decides = True
+            if not (_is_empty(out) and self._meets_nothing(args, kwargs)):
+                observe(self._run, func, args, kwargs, out)
+            if any(map(self._run.is_data, _asked_for_values(func, args, kwargs))):
+                self._run.decides = True
         self._count += 1
         if self._count % _SWEEP_EVERY == 0:
             self._run.shadow.sweep()
         return out
 
+    def _meets_nothing(self, args: Any, kwargs: Any) -> bool:
+        """Return whether an operation reads an activation without a sample: it tells nothing about the weights in it.
 
-def _asks_for_values(func: Any) -> bool:
-    """Return whether an operation hands values to Python, or a shape that depends on them, so that it may branch."""
-    tags = func.tags
-    by_value = torch.Tag.data_dependent_output in tags or torch.Tag.dynamic_output_shape in tags
-    return by_value and func is not torch.ops.aten.index.Tensor  # its shape does so for masks only
+        Such a weight has not run on the example, because of how many samples came its way: that is a branch.
+        """
+        empty = any(t.numel() == 0 and self._run.is_data(t) for t in tensors_in((args, kwargs)))
+        if empty and any(map(self._run.is_weight, tensors_in((args, kwargs)))):
+            self._run.decides = True
+        return empty
+
+
+def _is_empty(out: Any) -> bool:
+    """Return whether an operation computed no number at all."""
+    return out.numel() == 0 if isinstance(out, Tensor) else all(t.numel() == 0 for t in tensors_in(out))
+
+
+def _asked_for_values(func: Any, args: Any, kwargs: Any) -> Iterable[Tensor]:
+    """Return what an operation tells Python the values of, or a shape that depends on them, so that it may branch."""
+    if torch.Tag.data_dependent_output not in func.tags and torch.Tag.dynamic_output_shape not in func.tags:
+        return ()
+    if func is torch.ops.aten.index.Tensor:  # the shape depends on the values of masks only
+        return (index for index in tensors_in(args[1:]) if index.dtype in {torch.bool, torch.uint8})
+    return tensors_in((args, kwargs))
 
 
 class LeaveMode(TorchFunctionMode):
-    """Notice values that leave torch, where labels cannot follow.
+    """Notice values that leave torch, where labels cannot follow and the model may branch on them.
 
     Args:
         run: The state of the run.
     """
 
-    _EXITS = frozenset({"numpy", "tolist", "__array__", "__dlpack__", "data_ptr"})
+    _EXITS = frozenset({"numpy", "tolist", "__array__", "__dlpack__", "data_ptr"})  # the last tells no value
 
     def __init__(self, run: Execution) -> None:
         super().__init__()
@@ -69,7 +87,9 @@ class LeaveMode(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") in self._EXITS and args and isinstance(args[0], Tensor):
-            self._run.spoil(self._run.of(args[0]), f"its values leave torch ({func.__name__})")
+            with torch._C._DisableTorchDispatch():  # what is asked here is no operation of the model
+                self._run.spoil(self._run.of(args[0]), f"its values leave torch ({func.__name__})")
+                self._run.decides |= func.__name__ != "data_ptr" and self._run.is_data(args[0])
         return func(*args, **(kwargs or {}))
 
 
