@@ -138,15 +138,23 @@ def _set_mode(modules: Iterable[nn.Module], training: bool) -> None:
 
 
 def check_complete(run: Execution, model: nn.Module) -> None:
-    """Refuse a model that has built layers while it ran: nobody could follow their weights.
+    """Refuse a model whose layers ran, or were built, where nobody could follow their weights.
 
     Args:
         run: The runs under labels.
         model: The model.
 
     Raises:
-        UnsupportedModelError: If it has.
+        UnsupportedModelError: If layers ran in other threads, which no operation can be followed in, or were built by
+            the forward pass.
     """
+    if elsewhere := run.frames.elsewhere:
+        names = [f"{name!r}" if (name := run.frames.names[module]) else "the model itself" for module in elsewhere]
+        raise UnsupportedModelError(
+            f"layers that run in another thread: {', '.join(names)}",
+            "a forward pass in the thread that looks for units: operations in others cannot be followed",
+            "Run the model without its threads on the example, for instance with one worker or one stream",
+        )
     held = [(path, *item) for path, module in model.named_modules() for item in module._parameters.items()]
     built = dict.fromkeys(path or name for path, name, p in held if p is not None and run.sources.find(p) is None)
     if built:

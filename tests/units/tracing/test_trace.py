@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units import discover_units
 
 
@@ -58,6 +61,51 @@ def test_nothing_is_recorded_for_autograd():
     model.last.register_forward_hook(lambda module, args, output: recorded.append(output.requires_grad))
     discover_units(model, torch.randn(3, 4))
     assert recorded == [False, False]
+
+
+class Threaded(nn.Module):
+    """Parts of a forward pass run in a worker."""
+
+    def __init__(self, how) -> None:
+        super().__init__()
+        self.first, self.act = nn.Linear(4, 6), nn.ReLU()
+        self.last, self.other, self.how = nn.Linear(6, 2), nn.Sequential(nn.Linear(6, 2)), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        with ThreadPoolExecutor(1) as worker:
+            return self.how(self, x, lambda *call: worker.submit(*call).result())
+
+
+THREADS = {
+    "a reader": (lambda m, x, run: m.last(h := m.first(x)) + run(m.other, h), "'other', 'other.0'"),
+    "a writer": (lambda m, x, run: m.last(run(m.first, x)), "'first'"),
+    "a function between": (lambda m, x, run: m.other(h := m.first(x)) + m.last(run(m.act, h)), "'act'"),
+    "in training": (lambda m, x, run: run(m.last, m.first(x)) if m.training else m.last(m.first(x)), "'last'"),
+}
+
+
+@pytest.mark.parametrize("how", THREADS)
+def test_layers_that_run_in_another_thread_are_refused_by_name(how):
+    forward, names = THREADS[how]
+    message = rf"layers that run in another thread: {names}\. Expected: .*Remedy: Run the model without its threads"
+    with pytest.raises(UnsupportedModelError, match=message):
+        discover_units(Threaded(forward), torch.randn(3, 4))
+
+
+def test_a_model_that_runs_in_another_thread_as_a_whole_is_refused():
+    model, x = Model(lambda h: 0.0), torch.randn(3, 4)
+    with (
+        ThreadPoolExecutor(1) as worker,
+        pytest.raises(UnsupportedModelError, match="another thread: the model itself"),
+    ):
+        discover_units(model, lambda: worker.submit(model, x).result())
+
+
+def test_units_may_be_looked_for_in_any_thread():
+    model, x = Model(lambda h: 0.0), torch.randn(3, 4)
+    with ThreadPoolExecutor(1) as worker:
+        units = worker.submit(discover_units, model, x).result()
+    assert [group.name for group in units] == ["first", "second"]
 
 
 class Routed(nn.Module):
