@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_plasticity.errors import InvalidArgumentError, check_flags
 from lightning_plasticity.units.example import ExampleInputs, how_to_run
@@ -85,8 +85,8 @@ def discover_units(
     default = torch.get_default_device()
     forward, _ = how_to_run(unwrapped(model), example_inputs)
     with _default_device(torch.device("cpu")):
-        with untouched(model):
-            verdict = _settled(model, _on(default, forward), names, through_norms)
+        with untouched(model) as before_write:
+            verdict = _settled(model, _on(default, forward), names, through_norms, before_write)
         found = with_unique_names(groups_of(verdict))
         uncertain = branching(verdict, found)
         certain = [group for group in found if group.name not in uncertain]
@@ -96,7 +96,13 @@ def discover_units(
     return UnitMap(model, tuple(groups), skipped)
 
 
-def _settled(model: nn.Module, forward: Callable[[], Any], names: dict[nn.Module, str], through_norms: bool) -> Verdict:
+def _settled(
+    model: nn.Module,
+    forward: Callable[[], Any],
+    names: dict[nn.Module, str],
+    through_norms: bool,
+    before_write: Callable[[Tensor], None],
+) -> Verdict:
     """Run the model under labels until no unit is lost for the fault of another."""
     labels = Labels(expected_labels(names))
     sources = Sources(model, labels, names)
@@ -106,7 +112,7 @@ def _settled(model: nn.Module, forward: Callable[[], Any], names: dict[nn.Module
             sources.restart()
         run = Execution(labels, sources, Frames(names), label_step)
         for training in (False, True):
-            run_under_labels(run, forward, training)
+            run_under_labels(run, forward, training, before_write)
         check_complete(run, model)
         follow_back(run)
         labels.settle()

@@ -14,6 +14,7 @@ from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units.tensors import tensors_in
 from lightning_plasticity.units.tracing.execution import Execution
 from lightning_plasticity.units.tracing.rules import observe
+from lightning_plasticity.units.tracing.rules.call import signature
 
 _SWEEP_EVERY = 256
 
@@ -23,11 +24,13 @@ class LabelMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Args:
         run: The state of the run.
+        before_write: Told of every tensor that an operation is about to write.
     """
 
-    def __init__(self, run: Execution) -> None:
+    def __init__(self, run: Execution, before_write: Callable[[Tensor], None] = lambda tensor: None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._run = run
+        self._before_write = before_write
         self._count = 0
 
     @classmethod
@@ -36,6 +39,10 @@ class LabelMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        for position, name in signature(func).written:
+            written = args[position] if position < len(args) else kwargs.get(name)
+            for tensor in tensors_in(written):
+                self._before_write(tensor)
         out = func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
             if not (_is_empty(out) and self._meets_nothing(args, kwargs)):
@@ -93,13 +100,16 @@ class LeaveMode(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def run_under_labels(run: Execution, forward: Callable[[], Any], training: bool) -> None:
+def run_under_labels(
+    run: Execution, forward: Callable[[], Any], training: bool, before_write: Callable[[Tensor], None]
+) -> None:
     """Run the model once in one mode; what the rules find is in ``run``.
 
     Args:
         run: The state of the run.
         forward: Runs the model.
         training: The mode.
+        before_write: Told of every tensor that the model is about to write.
 
     Raises:
         UnsupportedModelError: If the model cannot be run.
@@ -108,7 +118,7 @@ def run_under_labels(run: Execution, forward: Callable[[], Any], training: bool)
     run.frames.restart()
     run.runs += 1
     try:
-        with run.frames.watched(), LeaveMode(run), LabelMode(run):
+        with run.frames.watched(), LeaveMode(run), LabelMode(run, before_write):
             output = forward()
     except Exception as error:
         layer = run.frames.path or run.frames.unwound
@@ -138,15 +148,15 @@ def _set_mode(modules: Iterable[nn.Module], training: bool) -> None:
 
 
 def check_complete(run: Execution, model: nn.Module) -> None:
-    """Refuse a model whose layers ran, or were built, where nobody could follow their weights.
+    """Refuse a model whose layers ran, were built or moved where nobody could follow their weights.
 
     Args:
         run: The runs under labels.
         model: The model.
 
     Raises:
-        UnsupportedModelError: If layers ran in other threads, which no operation can be followed in, or were built by
-            the forward pass.
+        UnsupportedModelError: If layers ran in other threads, which no operation can be followed in, or if the forward
+            pass built layers or gave weights other memory.
     """
     if elsewhere := run.frames.elsewhere:
         names = [f"{name!r}" if (name := run.frames.names[module]) else "the model itself" for module in elsewhere]
@@ -155,11 +165,23 @@ def check_complete(run: Execution, model: nn.Module) -> None:
             "a forward pass in the thread that looks for units: operations in others cannot be followed",
             "Run the model without its threads on the example, for instance with one worker or one stream",
         )
-    held = [(path, *item) for path, module in model.named_modules() for item in module._parameters.items()]
-    built = dict.fromkeys(path or name for path, name, p in held if p is not None and run.sources.find(p) is None)
-    if built:
+    replaced = [s for s in run.sources.all if s.is_parameter and _is_strange(run, s.module._parameters.get(s.name))]
+    if replaced:
+        raise UnsupportedModelError(
+            f"weights that the forward pass gives other memory: {', '.join(repr(s.path) for s in replaced)}",
+            "a forward pass that leaves its parameters where they are",
+            "Write into them (`weight.data.copy_(...)`) instead of `weight.data = ...` or a new nn.Parameter, "
+            "or compute the weight by a parametrization",
+        )
+    held = [(path, name, p) for path, module in model.named_modules() for name, p in module._parameters.items()]
+    if built := dict.fromkeys(path or name for path, name, p in held if _is_strange(run, p)):
         raise UnsupportedModelError(
             f"layers that the forward pass builds: {', '.join(map(repr, built))}",
             "a model that has all of its layers before it runs",
             "Run the model once on the example before its units are looked for",
         )
+
+
+def _is_strange(run: Execution, parameter: Tensor | None) -> bool:
+    """Return whether a parameter lies where none was before the model ran."""
+    return parameter is not None and run.sources.find(parameter) is None
