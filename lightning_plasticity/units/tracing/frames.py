@@ -64,6 +64,7 @@ class Frames:
         self._stack: list[tuple[nn.Module, list[_Port]]] = []
         self._outputs: dict[int, _Port] = {}
         self.unwound = ""  # the module in which an error has happened, if one has
+        self.failure: Exception | None = None  # an error of those who follow the model: it is not the model's
         self.top_outputs: list[Any] = []
         self.on_entry: Callable[[Tensor], None] | None = None  # told what modules are given that no module calls
 
@@ -82,7 +83,11 @@ class Frames:
                 self.elsewhere[module] = None
                 return
             with torch._C.DisableTorchFunction():  # a mode that watches the model need not see what is asked here
-                self._enter(module, args, kwargs)
+                try:
+                    self._enter(module, args, kwargs)
+                except Exception as error:
+                    self.failure = error
+                    raise
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
             if not self._is_elsewhere():

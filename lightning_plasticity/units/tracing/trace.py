@@ -45,14 +45,21 @@ class LabelMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 self._before_write(tensor)
         out = func(*args, **kwargs)
         with torch._C.DisableTorchFunction():
-            if not (_is_empty(out) and self._meets_nothing(args, kwargs)):
-                observe(self._run, func, args, kwargs, out)
-            if any(map(self._run.is_data, _asked_for_values(func, args, kwargs))):
-                self._run.decides = True
+            try:
+                self._follow(func, args, kwargs, out)
+            except Exception as error:
+                self._run.frames.failure = error
+                raise
+        return out
+
+    def _follow(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
+        if not (_is_empty(out) and self._meets_nothing(args, kwargs)):
+            observe(self._run, func, args, kwargs, out)
+        if any(map(self._run.is_data, _asked_for_values(func, args, kwargs))):
+            self._run.decides = True
         self._count += 1
         if self._count % _SWEEP_EVERY == 0:
             self._run.shadow.sweep()
-        return out
 
     def _meets_nothing(self, args: Any, kwargs: Any) -> bool:
         """Return whether an operation reads an activation without a sample: it tells nothing about the weights in it.
@@ -95,7 +102,11 @@ class LeaveMode(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") in self._EXITS and args and isinstance(args[0], Tensor):
             with torch._C._DisableTorchDispatch():  # what is asked here is no operation of the model
-                self._run.spoil(self._run.of(args[0]), f"its values leave torch ({func.__name__})")
+                try:
+                    self._run.spoil(self._run.of(args[0]), f"its values leave torch ({func.__name__})")
+                except Exception as error:
+                    self._run.frames.failure = error
+                    raise
                 self._run.decides |= func.__name__ != "data_ptr" and self._run.is_data(args[0])
         return func(*args, **(kwargs or {}))
 
@@ -112,7 +123,7 @@ def run_under_labels(
         before_write: Told of every tensor that the model is about to write.
 
     Raises:
-        UnsupportedModelError: If the model cannot be run.
+        UnsupportedModelError: If the model cannot be run. An error of what follows it is raised as it is.
     """
     _set_mode(run.frames.names, training)
     run.frames.restart()
@@ -121,18 +132,25 @@ def run_under_labels(
         with run.frames.watched(), LeaveMode(run), LabelMode(run, before_write):
             output = forward()
     except Exception as error:
-        layer = run.frames.path or run.frames.unwound
-        where = f"in layer {layer!r}" if layer else "outside of its layers"
-        raise UnsupportedModelError(
-            f"the model failed on the example in {'training' if training else 'evaluation'} mode, {where}: "
-            f"{type(error).__name__}: {error}",
-            "an example that the model can be run on",
-            "Pass other `example_inputs`: a tensor, a tuple of arguments (a dict that is one is `(batch,)`), "
-            "a mapping of keyword arguments, or a function without arguments that runs the model",
-        ) from error
+        if run.frames.failure is None:
+            raise UnsupportedModelError(
+                f"the model failed on the example in {'training' if training else 'evaluation'} mode, {_where(run)}: "
+                f"{type(error).__name__}: {error}",
+                "an example that the model can be run on",
+                "Pass other `example_inputs`: a tensor, a tuple of arguments (a dict that is one is `(batch,)`), "
+                "a mapping of keyword arguments, or a function without arguments that runs the model",
+            ) from error
+    if run.frames.failure is not None:  # even if the model has caught it
+        raise run.frames.failure
     found = list(tensors_in(output)) or list(tensors_in(run.frames.top_outputs))
     for tensor in found:
         run.spoil(run.of(tensor), "it reaches the output of the model")
+
+
+def _where(run: Execution) -> str:
+    """Return where the model has failed."""
+    layer = run.frames.path or run.frames.unwound
+    return f"in layer {layer!r}" if layer else "outside of its layers"
 
 
 def _set_mode(modules: Iterable[nn.Module], training: bool) -> None:

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 
 from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units import discover_units
+from lightning_plasticity.units.tracing import trace
+from lightning_plasticity.units.tracing.execution import Execution
+from lightning_plasticity.units.tracing.frames import Frames
 
 
 class Model(nn.Module):
@@ -181,3 +184,40 @@ def test_a_layer_that_ran_on_no_sample_owns_and_reads_nothing():
     units = discover_units(model, torch.randn(3, 4))
     assert {skip.layer for skip in units.skipped if "met no activation" in skip.reason} == {"other.1", "other.3"}
     assert len(units) == 0
+
+
+class Catches(nn.Sequential):
+    """Goes on if a layer fails."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            return super().forward(x)
+        except ZeroDivisionError:
+            return x
+
+
+def broken(*args, **kwargs):
+    raise ZeroDivisionError("a bug of ours")
+
+
+FOLLOWERS = [(trace, "observe"), (Frames, "_enter"), (trace, "_asked_for_values")]
+
+
+@pytest.mark.parametrize("container", [nn.Sequential, Catches])
+@pytest.mark.parametrize(("where", "name"), FOLLOWERS)
+def test_an_error_of_those_who_follow_the_model_is_not_blamed_on_the_example(monkeypatch, container, where, name):
+    model = container(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    monkeypatch.setattr(where, name, broken)
+    with pytest.raises(ZeroDivisionError, match="a bug of ours"):
+        discover_units(model, torch.randn(3, 4))
+
+
+def test_an_error_when_values_leave_torch_is_not_blamed_on_the_example(monkeypatch):
+    monkeypatch.setattr(Execution, "spoil", broken)
+    with pytest.raises(ZeroDivisionError, match="a bug of ours"):
+        discover_units(Model(lambda h: h.tolist()[0][0]), torch.randn(3, 4))
+
+
+def test_the_same_error_of_the_model_itself_is():
+    with pytest.raises(UnsupportedModelError, match=r"in evaluation mode.*ZeroDivisionError"):
+        discover_units(Model(broken), torch.randn(3, 4))
