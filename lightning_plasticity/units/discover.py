@@ -42,10 +42,16 @@ def discover_units(
     """Return the hidden units of a model, found by running it on an example with a label beside every number.
 
     What is found holds for the layers that the example runs through. If the model branches on its data (a router, an
-    early exit), units that a layer which did not run may use are skipped.
+    early exit, an expert without a sample), units that a layer which did not run may use are skipped.
 
-    The model runs twice per pass (in evaluation and in training mode, without gradients; batch norms stay in
-    evaluation mode) and is left exactly as it was found: modes, buffers, attributes, hooks, random states.
+    A pass runs the model twice: in evaluation and in training mode, without gradients; batch norms stay in evaluation
+    mode. One pass is the rule. If units are lost only because their activations meet those of a layer that can have no
+    units, the labels of that layer are switched off and another pass follows, up to six in all. The model is left
+    exactly as it was found: modes, parameters, buffers, attributes, hooks, random states.
+
+    Not seen are operations that happen in other threads outside of all modules, those on tensors that leave torch, of
+    which only the leaving is noticed, and an output that the model returns inside of objects other than tuples, lists,
+    mappings and dataclasses: its units count as hidden if a layer reads them as well.
 
     Args:
         model: Any module. Wrappers (``torch.compile``, DDP) are seen through: names are those of the plain model.
@@ -63,8 +69,12 @@ def discover_units(
         The groups in the order in which the model computes them, and the layers left out, each with the reason.
 
     Raises:
-        InvalidArgumentError: If ``residual``, ``through_norms`` or ``example_inputs`` are none.
-        UnsupportedModelError: If the model cannot be run on the example.
+        InvalidArgumentError: If ``model`` is no module, ``residual`` or ``through_norms`` is none of the choices,
+            or ``example_inputs`` are of another type or without a sample.
+        UnsupportedModelError: If the model cannot be run on the example; if a part of it cannot be taken apart (a
+            scripted module, nn.DataParallel, FSDP, DeepSpeed, sharded, lazy or meta parameters, weights made in
+            inference mode); if layers run in other threads; or if the forward pass builds layers, or gives weights
+            other memory. All such parts are named.
 
     Example:
         >>> import torch
