@@ -42,7 +42,8 @@ def find_units(
     Args:
         trainer: The Trainer; knows the precision.
         pl_module: The module.
-        example_input: Arguments of ``forward``: a tensor, a tuple of positional or a dict of keyword arguments.
+        example_input: Arguments of ``forward``: a tensor, a tuple of positional or a mapping of keyword arguments; or a
+            function that runs the module and returns what counts as its output.
         batch: A training batch, on the device of the module.
         include: Patterns of groups to keep; see :meth:`~lightning_plasticity.units.UnitMap.select`.
         exclude: Patterns of groups to leave out.
@@ -87,6 +88,18 @@ def check_example(pl_module: pl.LightningModule, example_input: Any | None) -> N
         )
 
 
-def _training_step(pl_module: pl.LightningModule, batch: Any) -> None:
+def _training_step(pl_module: pl.LightningModule, batch: Any) -> tuple[Any, list[Any]]:
+    """Run the step on a batch.
+
+    Returns:
+        All that counts as its output: the loss, and what calls of the module itself return, of which the loss may use a
+        part only. What the step reads of single layers is hidden.
+    """
+    outputs: list[Any] = []
+    handle = pl_module.register_forward_hook(lambda module, args, output: outputs.append(output))
     takes_index = is_param_in_hook_signature(pl_module.training_step, "batch_idx", min_args=2)
-    pl_module.training_step(batch, *((0,) if takes_index else ()))
+    try:
+        loss = pl_module.training_step(batch, *((0,) if takes_index else ()))
+    finally:
+        handle.remove()
+    return loss, outputs

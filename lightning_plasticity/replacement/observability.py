@@ -38,13 +38,14 @@ class Steady(Protocol):
         """The fraction, in ``[0, 1]``."""
 
 
-def age_scalars(group: UnitGroup, ages: Ages, selection: Selection) -> dict[str, float]:
+def age_scalars(group: UnitGroup, ages: Ages, selection: Selection, every_n_steps: int) -> dict[str, float]:
     """Return what the host knows of a group: units replaced so far and, with a maturity, how far it is.
 
     Args:
         group: The group.
         ages: Its ages.
         selection: The rule that chooses among its units.
+        every_n_steps: Optimizer steps between two selections.
 
     Returns:
         ``replaced/<group>``; for a selection with a maturity also ``mature_fraction/<group>``, the share of mature
@@ -55,8 +56,9 @@ def age_scalars(group: UnitGroup, ages: Ages, selection: Selection) -> dict[str,
     if isinstance(selection, Maturing):
         threshold = selection.maturity_threshold
         oldest = int(ages.age.max()) if group.size else 0
+        ripe = ages.step + max(0, threshold + 1 - oldest)
         values[f"mature_fraction/{group.name}"] = ages.mature_count(threshold) / max(1, group.size)
-        values[f"steps_until_possible/{group.name}"] = max(0, threshold + 1 - oldest)
+        values[f"steps_until_possible/{group.name}"] = ripe + -ripe % every_n_steps - ages.step
     return values
 
 

@@ -62,7 +62,7 @@ class Treatment:
 
     def metrics(self, generator: torch.Generator) -> dict[str, float]:
         """Return numbers for people; see :meth:`~lightning_plasticity.replacement.UnitReplacer.metrics`."""
-        known = age_scalars(self.group, self.ages, self.method.selection)
+        known = age_scalars(self.group, self.ages, self.method.selection, self.method.every_n_steps)
         return known | score_scalars(self.group, self.score(generator))
 
     def state_dict(self) -> dict[str, Any]:

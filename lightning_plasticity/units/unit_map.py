@@ -68,6 +68,10 @@ class UnitMap(Bound):
                 return group
         raise KeyError(f"no unit group {name!r}; there are {[group.name for group in self.groups]}")
 
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is a group of this name, or this group."""
+        return any(name == group.name or name is group for group in self.groups)
+
     @property
     def coverage(self) -> float:
         """The share of the entries of the model's parameters that belong to some unit, in ``[0, 1]``.

@@ -7,6 +7,7 @@ import io
 import pickle  # noqa: S403 - events must survive processes
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,10 @@ from torch.utils.checkpoint import checkpoint
 from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, UnsupportedModelError
 from lightning_plasticity.methods import continual_backprop, redo
 from lightning_plasticity.replacement import GradientUtility, UnitReplacer
+from lightning_plasticity.replacement.ages import Ages
 from lightning_plasticity.replacement.alarm import PATIENCE
+from lightning_plasticity.replacement.observability import age_scalars
+from lightning_plasticity.replacement.selection import LowestMature
 from lightning_plasticity.units import discover_units
 
 
@@ -450,6 +454,16 @@ def test_scalars_tell_how_far_each_group_is():
     assert values["replaced/2"] == replacer.ages[1].replaced == 2
     assert values["steps_until_possible/2"] == 0
     assert values["mature_fraction/2"] == pytest.approx(14 / 16)
+
+
+@pytest.mark.parametrize(("maturity_threshold", "expected"), [(0, 96), (98, 96), (99, 96), (100, 196)])
+def test_steps_until_a_replacement_is_possible_end_at_a_step_at_which_units_are_chosen(maturity_threshold, expected):
+    ages = Ages(4)
+    for _ in range(4):
+        ages.advance()
+    group = SimpleNamespace(name="0", size=4)
+    values = age_scalars(group, ages, LowestMature(maturity_threshold=maturity_threshold), every_n_steps=100)
+    assert values["steps_until_possible/0"] == expected
 
 
 def test_the_plan_lists_expected_replacements_and_what_is_left_alone():

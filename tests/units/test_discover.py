@@ -137,3 +137,25 @@ def test_the_model_runs_with_the_default_device_of_the_user(default):
         assert names(discover_units(model, x)) == ["inner"]
         assert torch.zeros(()).device.type == default
     assert set(found) == {default}
+
+
+@pytest.mark.parametrize("cell", [nn.GRUCell, nn.RNNCell, None])
+def test_a_weight_that_met_only_a_first_state_of_zeros_has_no_units(cell):
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.read = nn.Linear(4, 6), nn.Linear(6, 2)
+            self.state = nn.Linear(6, 6) if cell is None else cell(6, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            state = torch.zeros(len(x), 6)
+            for now in x.unbind(1):
+                new = self.enter(now)
+                state = torch.tanh(new + self.state(state)) if cell is None else self.state(new.relu(), state)
+            return self.read(state)
+
+    steps = {n: discover_units(Recurrent(), torch.randn(3, n, 4)) for n in (1, 4)}
+    expected = [] if cell is None else [("enter", 6)]
+    assert [[(group.name, group.size) for group in units] for units in steps.values()] == [expected, expected]
+    reasons = [skip.reason for skip in steps[1].skipped if skip.layer == "state"]
+    assert any(("met only zeros" if cell is None else "recurrent") in reason for reason in reasons)

@@ -34,6 +34,12 @@ def names(units):
     return [group.name for group in units]
 
 
+def test_a_map_contains_its_groups_and_their_names(units):
+    assert "0" in units
+    assert units["0"] in units
+    assert "1" not in units
+
+
 # ------------------------------------------------------------------------------------------------------------- choice
 
 

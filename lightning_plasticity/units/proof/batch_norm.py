@@ -52,12 +52,15 @@ class MeasuredStatistics(TorchFunctionMode):
         return nn.functional.batch_norm(x, mean, variance, weight, bias, training, *rest, **settings)
 
     def _statistics(self, x: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and variance of every channel; the old ones of a channel that shows a single number."""
+        """Return the mean of every channel, and near the mean variance of all of them; the old ones if that is zero.
+
+        The variance of single channels may be tiny, in a few samples, and to divide by it would blow up rounding.
+        """
         dims = [dim for dim in range(x.ndim) if dim != 1]
-        measured = x.var(dims, correction=0).to(variance)
+        common = x.var(dims, correction=0).mean().to(variance)
         noise = torch.randn((2, len(mean)), generator=self._generator, dtype=torch.float64).to(mean)
-        moved = x.mean(dims).to(mean) + 0.1 * measured.sqrt() * noise[0], measured * (1 + 0.1 * noise[1].abs())
-        varies = (measured > 0) & measured.isfinite()
+        moved = x.mean(dims).to(mean) + 0.1 * common.sqrt() * noise[0], common * (1 + 0.1 * noise[1].abs())
+        varies = (common > 0) & common.isfinite()
         return moved[0].where(varies, mean), moved[1].where(varies, variance)
 
 

@@ -131,8 +131,8 @@ def _pair(box: Sandbox, units: Tensor) -> Tensor:
 def forgotten(box: Sandbox, group: UnitGroup, unit_map: UnitMap) -> list[str] | None:
     """Return the tensors with entries that are said to write no unit, but act on the output through one unit alone.
 
-    Such an entry has a derivative, and none that is passed on by what reads the unit. A tensor counts if this is so
-    for several units.
+    Such an entry has a derivative, and none that is passed on by what reads the unit; and it has one where a
+    tap shows the unit, so it comes before. A tensor counts if this is so for several units.
 
     Args:
         box: The model.
@@ -155,21 +155,29 @@ def forgotten(box: Sandbox, group: UnitGroup, unit_map: UnitMap) -> list[str] | 
         for slot in written.get(id(tensor), ()):
             alive.logical_or_(largest_per_unit(slot, effect) > box.tolerance)
 
+    def note_writers(tensor: Tensor, effect: Tensor) -> None:
+        writing[id(tensor)] = effect > 0
+
     def compare(tensor: Tensor, effect: Tensor) -> None:
-        if (acting[id(tensor)] & (effect == 0)).any():
+        if (acting[id(tensor)] & (effect == 0) & writing.get(id(tensor), anywhere)).any():
             lost.add(id(tensor))
         passed_on.extend(bool(largest_per_unit(slot, effect)[unit]) for slot in written.get(id(tensor), ()))
 
     if not effects(box, note, statistics=True) or not alive.any():
         return None
+    anywhere = torch.tensor(group.tap is None)
     living = alive.nonzero()[:, 0]
     times: Counter[int] = Counter()
     for unit in living[box.choose(len(living), _TRIED)]:
         lost: set[int] = set()
+        writing: dict[int, Tensor] = {}
         passed_on: list[bool] = []
+        if group.tap is not None:
+            effects(box, note_writers, statistics=True, seen=(group.tap, unit[None]))
         effects(box, compare, statistics=True, unread=(group.outgoing, unit[None]))
         if any(passed_on):  # by a reader with a computed weight
             lost.clear()
+        if any(passed_on) and group.tap is not None:
             with box.edited():
                 cut(box, [(group, unit[None])])
                 effects(box, compare, statistics=True)

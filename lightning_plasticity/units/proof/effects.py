@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lightning_plasticity.units.group import Tap
 from lightning_plasticity.units.proof.batch_norm import WrittenOutBatchNorm
 from lightning_plasticity.units.proof.comparison import as_real
 from lightning_plasticity.units.proof.sandbox import Sandbox
@@ -21,7 +22,12 @@ Listener = Callable[[Tensor, Tensor], None]
 
 
 def effects(
-    box: Sandbox, listener: Listener, *, statistics: bool = False, unread: tuple[Sequence[Slot], Tensor] | None = None
+    box: Sandbox,
+    listener: Listener,
+    *,
+    statistics: bool = False,
+    unread: tuple[Sequence[Slot], Tensor] | None = None,
+    seen: tuple[Tap, Tensor] | None = None,
 ) -> bool:
     """Hand the effect of every entry of every weight to ``listener``, one tensor at a time, so that none is kept.
 
@@ -35,6 +41,7 @@ def effects(
         statistics: Whether running statistics are listened to as well.
         unread: Leave out what acts through these entries: the slots that read some units, and the units. The model
             computes what it always computes; only derivatives are not passed on. (Not where the weights are computed.)
+        seen: Take the effect on what this tap shows of these units, in place of that on the output.
 
     Returns:
         False if the model could not be differentiated; the listener may have received some tensors nevertheless.
@@ -42,8 +49,14 @@ def effects(
     modes: list[AbstractContextManager[Any]] = [WrittenOutBatchNorm()] if statistics else []
     modes += [_unread(*unread)] if unread else []
     try:
-        with torch.enable_grad(), box.running(*modes), _leaves(box, listener, statistics) as leaves:
-            combined = _combined([as_real(tensor) for tensor in tensors_in(box.call())], box)
+        with (
+            torch.enable_grad(),
+            box.running(*modes),
+            _leaves(box, listener, statistics) as leaves,
+            _shown(*seen) if seen else nullcontext() as shown,
+        ):
+            outputs = [as_real(tensor) for tensor in tensors_in(box.call())]
+            combined = _combined(outputs if shown is None else shown, box)
             if not combined.requires_grad or not combined.isfinite():
                 return False
             torch.autograd.backward(combined, inputs=leaves)
@@ -111,6 +124,17 @@ def _leaves(box: Sandbox, listener: Listener, statistics: bool) -> Generator[lis
                 if tensor is not None and tensor.is_floating_point():
                     holder[name] = leaf_of(tensor)
     yield list(leaves.values())
+
+
+@contextmanager
+def _shown(tap: Tap, units: Tensor) -> Generator[list[Tensor], None, None]:
+    """Collect what the tap shows of the units, with its history."""
+    shown: list[Tensor] = []
+    handle = tap.watch(lambda activation: shown.append(tap.samples(activation)[:, tap.index[units].flatten()]))
+    try:
+        yield shown
+    finally:
+        handle.remove()
 
 
 def _unread(slots: Sequence[Slot], units: Tensor) -> AbstractContextManager[None]:

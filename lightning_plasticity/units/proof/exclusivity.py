@@ -10,7 +10,7 @@ from torch import Tensor
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.proof.comparison import difference, is_one_number, moved_units
 from lightning_plasticity.units.proof.computed_weights import changes
-from lightning_plasticity.units.proof.laws import Chosen, Problems, about, cut, redraw
+from lightning_plasticity.units.proof.laws import Chosen, Problems, about, cut, halves, redraw
 from lightning_plasticity.units.proof.sandbox import Sandbox
 from lightning_plasticity.units.proof.watching import activations
 from lightning_plasticity.units.slot import Slot
@@ -49,9 +49,12 @@ def exclusive(box: Sandbox, chosen: Chosen, how: Silence = "zero") -> Problems:
         silence(box, chosen, _SATURATED if how == "saturated" else 0.0)
         before = box.run(frozen, *map(box.computed_weights, zeroed))
         cut(box, chosen)
-        change = difference(before, box.run(frozen.replay(), *map(box.computed_weights, zeroed)))
+        after = box.run(frozen.replay(), *map(box.computed_weights, zeroed))
+    change = difference(before, after)
     if change <= box.tolerance and box.is_finite(before):
         return {}
+    if box.is_finite(before) and not box.is_finite(after) and (parts := halves(chosen)):
+        return exclusive(box, parts[0], how) | exclusive(box, parts[1], how)
     return about(chosen, f"though they are silent, their outgoing slots add {change:.1e}")
 
 

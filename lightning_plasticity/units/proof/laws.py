@@ -43,6 +43,16 @@ def blamed(law: Law, box: Sandbox, chosen: Chosen) -> Problems:
     return alone or {name: f"together with other groups: {problem}" for name, problem in together.items()}
 
 
+def halves(chosen: Chosen) -> list[Chosen]:
+    """Return the units in two parts: every other one of each group, and the rest; nothing if there is one per group.
+
+    A norm cannot divide by the length of a row all of whose entries are zero; of fewer units, a row keeps some.
+    """
+    first = [(group, units[::2]) for group, units in chosen]
+    second = [(group, units[1::2]) for group, units in chosen if len(units) > 1]
+    return [first, second] if second else []
+
+
 def cut(box: Sandbox, chosen: Chosen) -> None:
     """Set the outgoing slots of the units to zero."""
     for group, units in chosen:

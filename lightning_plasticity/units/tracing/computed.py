@@ -15,6 +15,7 @@ constant, and the units that they read are then ``coupled``.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -26,7 +27,7 @@ from lightning_plasticity.units.statistics import has_statistics, statistics_of,
 from lightning_plasticity.units.tensors import tensors_in, to_generic_position
 from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY, UNREAD
 from lightning_plasticity.units.tracing.shadow import compact, geometry, storage_key
-from lightning_plasticity.units.tracing.tape import DerivedUse, Role, Step, leaves, operations
+from lightning_plasticity.units.tracing.tape import DerivedUse, Role, Step, leaves, operations, parts_read
 
 if TYPE_CHECKING:
     from lightning_plasticity.units.tracing.execution import Execution
@@ -92,12 +93,10 @@ class Recipe:
                 key = storage_key(tensor)
                 memory[key] = memory.get(key, _whole(tensor)).clone()
             args, kwargs = tree_map(read, (step.args, step.kwargs))
-            if not has_statistics(step.func, args):
-                out = step.func(*args, **kwargs)
-            elif hold:
-                out = with_statistics(step.func, args, kwargs, statistics[position])
-            else:
-                out = step.func(*args, **kwargs)
+            has = has_statistics(step.func, args)
+            held = statistics[position] if has and hold else None
+            out = with_statistics(step.func, args, kwargs, held) if has and hold else step.func(*args, **kwargs)
+            if has and not hold:
                 statistics[position] = statistics_of(step.func, out)
             for tensor, new in zip(step.outputs, tensors_in(out), strict=False):
                 if all(tensor is not written for written in step.written):
@@ -228,19 +227,19 @@ def follow_back(run: Execution) -> None:
     along: dict[tuple[int, Source], Orientation] = {}
     used = {use.source for use in run.uses.values() if use.role == "in"}
     known: dict[object, tuple[Tensor, Parts | None]] = {}
-    for use in sorted(run.derived, key=lambda use: use.role):  # rows first: they tell the orientation
+    made = [(use, steps := run.tape.slice(use.weight, use.end), leaves(steps, run.sources)) for use in run.derived]
+    for use, steps, sources in sorted(made, key=lambda item: item[0].role):  # rows first: they tell the orientation
         labels = use.labels
         if use.role == "out":
             labels = torch.where(labels > FOREIGN, run.labels.find(labels), labels)
             if not (labels > FOREIGN).any():
                 continue
         values, numbers = labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
-        steps = run.tape.slice(use.weight, use.end)
-        key = (use.role, geometry(use.weight)[:3], *(step.func for step in steps), *leaves(steps, run.sources))
+        key = use.role, geometry(use.weight)[:3], tuple(s.func for s in steps), parts_read(steps, run.sources)
         if key not in known or not torch.equal(known[key][0], numbers):
             known[key] = numbers, _parts(Recipe.of(run, use), numbers, use.role)
         parts = known[key][1]
-        for source in leaves(steps, run.sources):
+        for source in sources:
             source.changed = operations(steps) if source in used else ""
             source.used_by = source.used_by or use.path
             if parts is None:
@@ -249,17 +248,20 @@ def follow_back(run: Execution) -> None:
                 _hand_over(run, use, source, parts, values, along)
         if parts is not None and parts.hold:
             run.labels.couple(labels[labels > FOREIGN])
+    reading = {use.source for use in run.uses.values() if use.role == "out" and (use.labels > FOREIGN).any()}
+    for use, _, sources in made:
+        if use.role == "out" and use.labels.max() == FOREIGN:
+            for source in reading.intersection(sources):
+                source.fault = source.problem or "reads units in one place and makes a weight that reads none elsewhere"
 
 
 def _parts(recipe: Recipe, numbers: Tensor, role: Role) -> Parts | None:
     """Return who owns the rows or columns of a weight; None if nobody does."""
-    try:
+    with suppress(RuntimeError):  # the operations cannot be run again or not be differentiated
         for hold in (False, True) if role == "out" else (False,):
             parts = Parts(recipe, numbers, hold)
             if parts.can_be("redrawn" if role == "in" else "zero"):
                 return parts
-    except RuntimeError:  # the operations cannot be run again or not be differentiated
-        return None
     return None
 
 
@@ -286,11 +288,11 @@ def _hand_over(
     owners = parts.owned(source)
     if (owners < 0).all():
         return
-    missing = NOBODY if use.role == "in" else UNREAD
-    shown = compact(torch.where(owners < 0, missing, values[owners.clamp(min=0)]))
+    shown = compact(torch.where(owners < 0, NOBODY if use.role == "in" else UNREAD, values[owners.clamp(min=0)]))
     counted = frozenset(dim for dim, size in enumerate(owners.shape) if size > 1)
     varying = frozenset(dim for dim in counted if shown.shape[dim] > 1)
     here = along.setdefault((id(use.weight), source), counted - varying if use.role == "in" else varying)
     source.orientations.add(here)
     source.calls[use.run] += use.role == "in"
+    source.shown = True
     run.record(source, use.role, here, shown, use.time)

@@ -216,6 +216,7 @@ class Execution:
             along = orientation(source, weight, contracted)
             source.orientations.add(along)
             source.recurrent |= self._feeds_itself(source, along, columns)
+            source.shown |= bool((columns != NOBODY).any()) or not read.is_floating_point() or bool(read.any())
             self.record(source, "out", along, source.own_shape(weight, columns, UNREAD), self.clock)
         if (columns > FOREIGN).any():
             self.taps += self.frames.taps(read, self.clock, self.shadow.labels)

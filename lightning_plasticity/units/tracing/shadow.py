@@ -7,6 +7,7 @@ writes into views need no book-keeping of their own. The label tensors are compa
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY
 
 _LARGEST_COMPARED = 2**16
@@ -42,7 +44,14 @@ def _last(here: Geometry) -> int:
 
 def storage_key(tensor: Tensor) -> int:
     """Return the identity of the memory of ``tensor``."""
-    return int(tensor.untyped_storage()._cdata)
+    try:
+        return int(tensor.untyped_storage()._cdata)
+    except NotImplementedError as error:
+        raise UnsupportedModelError(
+            f"a tensor of layout {tensor.layout}, whose memory labels cannot follow",
+            "dense tensors wherever units may go",
+            "Keep the tensor dense while units are looked for",
+        ) from error
 
 
 def restrict(labels: Tensor) -> Tensor:
@@ -163,12 +172,18 @@ class Shadow:
         return store.origin, store.views[here]
 
     def mark(self, tensor: Tensor, origin: Origin) -> None:
-        """Note what ``tensor`` was computed from."""
+        """Note what ``tensor`` was computed from; memory of which a part holds data holds data."""
         key = storage_key(tensor)
-        if origin is not Origin.DATA or key in self._stores:
-            store = self._stores.get(key) or self._store(tensor, key, geometry(tensor), origin)
-            if origin is Origin.DATA is not store.origin and store.labels is None:  # the rest remains constant
+        store = self._stores.get(key)
+        if store is None:
+            is_part = tensor.numel() * tensor.element_size() < tensor.untyped_storage().nbytes()
+            if origin is not Origin.DATA and not is_part:  # the rest of memory never seen before is data
+                self._store(tensor, key, geometry(tensor), origin)
+        elif origin is Origin.DATA is not store.origin:
+            if store.labels is None:  # the rest remains constant
                 store.labels = torch.zeros([1] * len(store.base[0]), dtype=torch.long)
+            store.origin = origin
+        elif store.origin is not Origin.DATA or tensor.numel() == math.prod(store.base[0]):
             store.origin = origin
 
     def put(self, tensor: Tensor, labels: Tensor | None) -> None:

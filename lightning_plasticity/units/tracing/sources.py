@@ -17,10 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from lightning_plasticity.units.slot import SlotKind
-from lightning_plasticity.units.tracing.labels import Labels
+from lightning_plasticity.units.tracing.labels import Labels, foreign
 from lightning_plasticity.units.tracing.shadow import Geometry, compact, geometry, restrict, storage_key
 
-_LARGEST_ELEMENTWISE = 2**22
+_LARGEST_ELEMENTWISE = 2**24  # entries, each of which takes some 40 bytes
 
 FROZEN = "is frozen (requires_grad=False), so a new unit could not learn"
 FROZEN_READER = "reads it and is frozen (requires_grad=False), so what a new unit contributes could not be learnt"
@@ -45,6 +45,7 @@ class Source:
         elementwise: Whether it was used element-wise.
         calls: How often its rows were used in each run; a run that recalls what an earlier one concluded counts less.
         recurrent: Whether its columns read what its rows wrote in an earlier use.
+        shown: Whether its columns ever met anything but zeros, such as those of a first hidden state.
         fault: Why none of its entries may be given to a unit; empty if they may.
         used_by: The module that uses a weight computed from it; empty if it is used itself.
         undivided: Why the rows of that weight do not belong to entries of it; empty if they do.
@@ -63,6 +64,7 @@ class Source:
     elementwise: bool = False
     calls: Counter[int] = field(default_factory=Counter)
     recurrent: bool = False
+    shown: bool = False
     fault: str = ""
     used_by: str = ""
     undivided: str = ""
@@ -87,6 +89,8 @@ class Source:
             return "is used in two orientations (tied weights)"
         if self.elementwise and self.orientations:
             return "is also used outside of its layer (a tied or regularised weight)"
+        if self.orientations and not self.shown:
+            return "met only zeros on the example, so what it reads is not known"
         return "" if self.trainable else FROZEN
 
     @property
@@ -105,7 +109,8 @@ class Source:
         self.kinds.clear()
         self.orientations.clear()
         self.calls.clear()
-        self.elementwise, self.fault, self.undivided, self.changed = False, "", "", ""
+        self.elementwise, self.recurrent, self.shown = False, False, False
+        self.fault, self.undivided, self.changed = "", "", ""
 
     def own_shape(self, view: Tensor, labels: Tensor, missing: int = 0) -> Tensor:
         """Translate compact labels of a view of the tensor to compact labels of the tensor itself.
@@ -122,16 +127,11 @@ class Source:
         dims = _matching_dims(view, t)
         if dims is not None:
             shape = [labels.shape[d] if d is not None else 1 for d in dims]
-            return labels.permute(*_complete(dims, labels.ndim)).reshape(shape)
+            named = [d for d in dims if d is not None]  # the others have size 1
+            return labels.permute(*named, *(d for d in range(labels.ndim) if d not in named)).reshape(shape)
         flat = torch.full((t.untyped_storage().nbytes() // t.element_size(),), missing, dtype=torch.long)
         flat.as_strided(view.shape, view.stride(), view.storage_offset()).copy_(labels)
         return compact(flat.as_strided(t.shape, t.stride(), t.storage_offset()))
-
-
-def _complete(dims: list[int | None], ndim: int) -> list[int]:
-    """Return a permutation of ``range(ndim)`` that starts with ``dims``; the others have size 1."""
-    named = [d for d in dims if d is not None]
-    return named + [d for d in range(ndim) if d not in named]
 
 
 def _matching_dims(view: Tensor, tensor: Tensor) -> list[int | None] | None:
@@ -203,15 +203,19 @@ class Sources:
             return None
         if len(here) == 1:
             return here[0]
-        offset = tensor.storage_offset()
-        inside = [s for s in here if s.tensor.storage_offset() <= offset]
+        offset = int(tensor.storage_offset())
+        before = [s for s in here if s.tensor.storage_offset() <= offset]
+        inside = [s for s in before if _holds(s.tensor, offset)] or before
         return max(inside, key=lambda s: s.tensor.storage_offset(), default=None)
 
     def soft_labels(self, tensor: Tensor) -> Tensor | None:
         """Return the labels of the entries of ``tensor``, a view of a source; compact, None for nobody."""
         source = self.find(tensor)
-        if source is None or source.tensor.numel() > _LARGEST_ELEMENTWISE:
+        if source is None:
             return None
+        if source.tensor.numel() > _LARGEST_ELEMENTWISE:
+            source.fault = f"is used element by element and too large for it ({source.tensor.numel()} entries)"
+            return foreign(tensor.ndim)
         span = source.tensor.untyped_storage().nbytes() // source.tensor.element_size()
         if source.soft is None:
             source.soft = int(self.labels.fresh(span, soft=True)[0]) if span else None
@@ -238,13 +242,8 @@ class Sources:
             rows: The dimensions of ``view`` that count its rows.
             along: The orientation; tells rows from columns of the same tensor.
         """
-        exact = (
-            owner,
-            along,
-            view.storage_offset(),
-            tuple((d, view.shape[d], view.stride(d)) for d in rows),
-            view.ndim,
-        )
+        lying = tuple((d, view.shape[d], view.stride(d)) for d in rows)
+        exact = owner, along, view.storage_offset(), lying, view.ndim
         if exact not in self._known:
             starts = _starts(view, rows)
             have, ids = self._extended((owner, along), starts.reshape(-1))
@@ -281,10 +280,19 @@ def orientation(source: Source, view: Tensor, dims: list[int]) -> Orientation:
     return frozenset(found)
 
 
+def _holds(tensor: Tensor, address: int) -> bool:
+    """Return whether a number of ``tensor`` lies at ``address``; others may lie in between, such as a second half."""
+    rest = address - int(tensor.storage_offset())
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True), reverse=True):
+        if stride:
+            rest -= min(rest // stride, size - 1) * stride
+    return rest == 0
+
+
 def _starts(tensor: Tensor, dims: list[int]) -> Tensor:
     """Return the addresses of the rows of ``tensor``, in the compact shape that has size 1 except along ``dims``."""
     address = torch.tensor(tensor.storage_offset())
-    for dim in (d for d in dims if tensor.shape[d] > 1):
+    for dim in (d for d in dims if tensor.shape[d] != 1):
         shape = [-1 if d == dim else 1 for d in range(tensor.ndim)]
         address = address + (torch.arange(tensor.shape[dim]) * tensor.stride(dim)).reshape(shape)
     return address.reshape([tensor.shape[d] if d in dims else 1 for d in range(tensor.ndim)])

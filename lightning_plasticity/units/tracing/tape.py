@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from torch import Tensor
 
-from lightning_plasticity.units.tracing.shadow import storage_key
+from lightning_plasticity.units.tracing.shadow import Geometry, geometry, storage_key
 
 if TYPE_CHECKING:
     from lightning_plasticity.units.tracing.sources import Source, Sources
@@ -101,8 +101,8 @@ class Tape:
         return [self.steps[position] for position in sorted(found)]
 
     def name(self, tensor: Tensor, sources: Sources) -> object:
-        """Return a name of a computed weight that is the same in every run."""
-        return (*(s.path for s in leaves(self.slice(tensor), sources)), tuple(tensor.shape))
+        """Return a name of a computed weight that is the same in every run: what goes in, and how large it is."""
+        return parts_read(self.slice(tensor), sources), tensor.shape
 
     def label(self, tensor: Tensor, label_step: Callable[[Step], None]) -> None:
         """Give the entries of a computed tensor the labels of the parameter entries that they depend on.
@@ -129,3 +129,9 @@ def leaves(steps: list[Step], sources: Sources) -> list[Source]:
     """Return the parameters that go into operations."""
     found = [sources.find(t) for step in steps for t in step.inputs]
     return [s for s in dict.fromkeys(found) if s is not None and s.is_parameter]
+
+
+def parts_read(steps: list[Step], sources: Sources) -> tuple[tuple[str, Geometry], ...]:
+    """Return which part of which parameter goes into operations, as often as it does."""
+    found = [(sources.find(t), t) for step in steps for t in step.inputs]
+    return tuple((s.path, geometry(t)) for s, t in found if s is not None and s.is_parameter)

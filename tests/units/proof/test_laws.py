@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lightning_plasticity.units import UnitGroup
-from lightning_plasticity.units.proof.laws import about, blamed
+from lightning_plasticity.units.proof.laws import about, blamed, halves
 from lightning_plasticity.units.proof.sandbox import sandbox
 
 GROUPS = [(UnitGroup(str(i), 3, (), (), (), None), torch.tensor([i % 3])) for i in range(7)]
@@ -28,3 +28,13 @@ def test_all_are_blamed_if_each_is_right_alone() -> None:
         problems = blamed(lambda box, chosen: about(chosen, "wrong") if len(chosen) > 5 else {}, box, GROUPS)
     assert problems.keys() == {group.name for group, _ in GROUPS}
     assert problems["1"] == "together with other groups: units [1]: wrong"
+
+
+def test_halves_share_out_the_units_of_every_group() -> None:
+    (one, _), (other, _) = GROUPS[:2]
+    parts = halves([(one, torch.tensor([3, 1, 4])), (other, torch.tensor([5]))])
+    assert [[(group.name, units.tolist()) for group, units in part] for part in parts] == [
+        [("0", [3, 4]), ("1", [5])],
+        [("0", [1])],
+    ]
+    assert halves([(one, torch.tensor([3])), (other, torch.tensor([5]))]) == []

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
+from lightning_plasticity.units.tracing.labels import foreign
 from lightning_plasticity.units.tracing.rules import (
     attention,
     contractions,
@@ -76,6 +78,10 @@ _MADE_FROM_NOTHING = frozenset(
 )
 
 
+_READ = ("p", "mean", "std", "start", "end")
+"""Arguments of these operations whose numbers matter, if they are tensors."""
+
+
 def observe(run: Execution, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
     """Follow one operation of the model: note what it computed and label the results.
 
@@ -88,11 +94,16 @@ def observe(run: Execution, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     """
     call = Call(func, args, kwargs, out)
     seen = [run.look(t) for t in call.inputs]
-    from_nothing = call.name in _MADE_FROM_NOTHING and not (call.name == "normal" and call.signature.written == ())
+    from_nothing = _is_from_nothing(call)
     if not from_nothing and any(each.is_data for each in seen):
+        for t in call.written:
+            run.of(t)  # the part of it that parameters made has labels before the rest is data
         for t in call.outs:
             run.shadow.mark(t, Origin.DATA)
         _label(run, call, [run.look(t) for t in call.inputs] if call.written else seen)
+        for t in call.written:
+            if not run.is_data(t) and not run.is_weight(t):
+                run.shadow.put(t, foreign(t.ndim))  # a buffer that holds data now
         return
     weights = not from_nothing and any(each.is_weight for each in seen)
     for t in call.outs:
@@ -102,6 +113,13 @@ def observe(run: Execution, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
                 run.shadow.put(t, None)
     if weights and not call.signature.is_view:
         run.tape.record(Step(func, args, kwargs, call.inputs, call.outs, call.written))
+
+
+def _is_from_nothing(call: Call) -> bool:
+    """Return whether no number that goes in matters, but shapes at most."""
+    if call.name not in _MADE_FROM_NOTHING or call.func is torch.ops.aten.bernoulli.default:
+        return False
+    return not any(isinstance(call.bound.get(name), Tensor) for name in _READ)
 
 
 def label_step(run: Execution, step: Step) -> None:
@@ -130,7 +148,10 @@ def _conclude(run: Execution, call: Call) -> list[Tensor | None]:
     if call.signature.is_view:
         return views.follow(run, call)
     rule: Rule = rule_of(call) or unknown
-    labels = rule(run, call)
+    try:
+        labels = rule(run, call)
+    except (RuntimeError, NotImplementedError):  # the operation takes no labels, which are whole numbers
+        labels = unknown(run, call)
     found = labels if isinstance(labels, list) else [labels]
     assert all(map(_fits, found, call.outs)), f"labels of a wrong shape for {call.name}"  # noqa: S101 - our own bug
     return found
