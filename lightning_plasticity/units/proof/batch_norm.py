@@ -58,7 +58,7 @@ class MeasuredStatistics(TorchFunctionMode):
         """
         dims = [dim for dim in range(x.ndim) if dim != 1]
         common = x.var(dims, correction=0).mean().to(variance)
-        noise = torch.randn((2, len(mean)), generator=self._generator, dtype=torch.float64).to(mean)
+        noise = torch.randn((2, len(mean)), generator=self._generator, dtype=torch.float64, device="cpu").to(mean)
         moved = x.mean(dims).to(mean) + 0.1 * common.sqrt() * noise[0], common * (1 + 0.1 * noise[1].abs())
         varies = (common > 0) & common.isfinite()
         return moved[0].where(varies, mean), moved[1].where(varies, variance)

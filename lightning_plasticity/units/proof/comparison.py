@@ -52,7 +52,7 @@ def moved_units(before: Sequence[Tensor], after: Sequence[Tensor], tolerance: fl
         sends to an expert.
     """
     if [seen.shape for seen in before] != [seen.shape for seen in after]:
-        return torch.ones(before[0].shape[1], dtype=torch.bool)
+        return torch.ones(before[0].shape[1], dtype=torch.bool, device="cpu")
     changes = [
         ((other - one).abs() > tolerance * one.abs().max()).any(dim=2).any(dim=0).cpu()
         for one, other in zip(before, after, strict=True)

@@ -125,7 +125,7 @@ def _pair(box: Sandbox, units: Tensor) -> Tensor:
     """Return two of ``units``, the second one next to the first."""
     first = int(units[box.choose(len(units), 1)])
     near = (units - (first ^ 1)).abs().masked_fill(units == first, len(units) + int(units.max()))
-    return torch.stack([torch.tensor(first), units[near.argmin()]])
+    return units.new_tensor([first, int(units[near.argmin()])])
 
 
 def forgotten(box: Sandbox, group: UnitGroup, unit_map: UnitMap) -> list[str] | None:
@@ -143,17 +143,17 @@ def forgotten(box: Sandbox, group: UnitGroup, unit_map: UnitMap) -> list[str] | 
         Dotted names; None if it cannot be told, because there are no derivatives, or no unit has one.
     """
     tensors = dict(box.model.named_parameters()) | dict(box.model.named_buffers())
-    free = {id(tensor): torch.ones(tensor.shape, dtype=torch.bool) for tensor in tensors.values()}
+    free = {id(tensor): torch.ones_like(tensor, dtype=torch.bool) for tensor in tensors.values()}
     for slot in (slot for other in unit_map for slot in other.incoming + other.norms):
-        slot.assign(torch.arange(slot.size), 0.0, tensor=free[id(slot.tensor)])
+        slot.assign(torch.arange(slot.size, device="cpu"), 0.0, tensor=free[id(slot.tensor)])
     written = by_tensor(group.incoming + group.norms)
-    alive = torch.zeros(group.size, dtype=torch.bool)
+    alive = torch.zeros(group.size, dtype=torch.bool, device="cpu")
     acting: dict[int, Tensor] = {}
 
     def note(tensor: Tensor, effect: Tensor) -> None:
         acting[id(tensor)] = free[id(tensor)] & (effect > box.tolerance)
         for slot in written.get(id(tensor), ()):
-            alive.logical_or_(largest_per_unit(slot, effect) > box.tolerance)
+            alive.logical_or_((largest_per_unit(slot, effect) > box.tolerance).cpu())
 
     def note_writers(tensor: Tensor, effect: Tensor) -> None:
         writing[id(tensor)] = effect > 0
@@ -165,7 +165,7 @@ def forgotten(box: Sandbox, group: UnitGroup, unit_map: UnitMap) -> list[str] | 
 
     if not effects(box, note, statistics=True) or not alive.any():
         return None
-    anywhere = torch.tensor(group.tap is None)
+    anywhere = torch.tensor(group.tap is None, device="cpu")
     living = alive.nonzero()[:, 0]
     times: Counter[int] = Counter()
     for unit in living[box.choose(len(living), _TRIED)]:

@@ -95,7 +95,7 @@ def largest_per_unit(slot: Slot, effect: Tensor) -> Tensor:
 
 def _combined(outputs: Sequence[Tensor], box: Sandbox) -> Tensor:
     """Return a random combination of all outputs, each relative to its largest entry."""
-    total = torch.zeros((), dtype=box.dtype)
+    total = torch.zeros((), dtype=box.dtype, device="cpu")
     for output in outputs:
         if output.is_floating_point() and output.numel():
             size = output.detach().abs().max().clamp_min(torch.finfo(output.dtype).tiny)

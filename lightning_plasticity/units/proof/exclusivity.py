@@ -120,7 +120,7 @@ def _is_read_alike(box: Sandbox, group: UnitGroup, units: Tensor, slot: Slot) ->
         return True
     verdict = None
     for first in units[box.choose(len(units), _PAIRS)].tolist() if group.size > 1 else []:
-        pair = torch.tensor([first, first ^ 1 if first ^ 1 < group.size else first - 1])  # likely of the same head
+        pair = units.new_tensor([first, first ^ 1 if first ^ 1 < group.size else first - 1])  # likely of the same head
         if _adds(box, group, pair, slot):
             verdict = not _tells_apart(box, group, pair, slot)
         if verdict:

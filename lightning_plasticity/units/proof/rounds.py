@@ -82,7 +82,8 @@ class Rounds:
 
     def _codes(self, count: int) -> Tensor:
         """Return the rounds in which each unit is changed, ``[count, rounds]``; equal codes are as rare as can be."""
-        codes = torch.tensor([[i in code for i in range(_ROUNDS)] for code in combinations(range(_ROUNDS), _CHANGED)])
+        pairs = [[i in code for i in range(_ROUNDS)] for code in combinations(range(_ROUNDS), _CHANGED)]
+        codes = torch.tensor(pairs, device="cpu")
         most = len(codes)
         return torch.cat([codes[self.box.choose(most, most)] for _ in range(0, count, most)])[:count]
 

@@ -56,7 +56,7 @@ class Sandbox:
     ) -> None:
         self.model, self.call, self._inputs, self.dtype, self.seed = model, call, inputs, dtype, seed
         self.tolerance = _TOLERANCE[dtype]
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator("cpu").manual_seed(seed)
         self.training = False
         self.runs = 0
         self._undo: list[tuple[Slot, Tensor, Tensor]] = []
@@ -211,11 +211,11 @@ class Sandbox:
 
     def normal(self, shape: Iterable[int]) -> Tensor:
         """Return normally distributed numbers of the sandbox's own generator."""
-        return torch.randn(tuple(shape), generator=self.generator, dtype=torch.float64)
+        return torch.randn(tuple(shape), generator=self.generator, dtype=torch.float64, device="cpu")
 
     def choose(self, size: int, count: int) -> Tensor:
         """Return ``count`` (at most all) of ``size`` units, without repetition, in random order."""
-        return torch.randperm(size, generator=self.generator)[:count]
+        return torch.randperm(size, generator=self.generator, device="cpu")[:count]
 
 
 @contextmanager
@@ -239,7 +239,7 @@ def sandbox(
     """
     check_model(model)
     model = unwrapped(model)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator("cpu").manual_seed(seed)
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(random_state_restored(model))

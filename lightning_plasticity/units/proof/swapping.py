@@ -59,6 +59,6 @@ def _move_statistics(norm: nn.modules.batchnorm._NormBase, generator: torch.Gene
     mean, variance = norm.running_mean, norm.running_var
     assert mean is not None  # noqa: S101 - a norm has both or none
     assert variance is not None  # noqa: S101
-    noise = torch.randn((2, len(mean)), generator=generator, dtype=torch.float64).to(mean)
+    noise = torch.randn((2, len(mean)), generator=generator, dtype=torch.float64, device="cpu").to(mean)
     mean.data.add_(0.1 * variance.sqrt() * noise[0])
     variance.data.mul_(1 + 0.1 * noise[1].abs())

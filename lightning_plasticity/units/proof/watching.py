@@ -35,8 +35,8 @@ def run_watched(box: Sandbox, chosen: Chosen, *modes: FrozenStatistics) -> tuple
 
     def collect(name: str, tap: Tap, activation: Tensor) -> None:
         samples = tap.samples(activation.detach())
-        generator = torch.Generator().manual_seed(len(seen[name]))
-        weights = torch.randn(len(samples), generator=generator, dtype=torch.float64).to(samples)
+        generator = torch.Generator("cpu").manual_seed(len(seen[name]))
+        weights = torch.randn(len(samples), generator=generator, dtype=torch.float64, device="cpu").to(samples)
         seen[name].append((weights @ samples)[None, tap.index.to(activation.device)])
 
     return _watch(box, chosen, collect, *modes), seen

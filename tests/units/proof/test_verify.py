@@ -141,3 +141,11 @@ def test_arguments_that_are_none_are_refused(setting, found):
     x = torch.randn(2, 4)
     with pytest.raises(InvalidArgumentError, match=found):
         verify_units(model, x, **({"unit_map": discover_units(model, x)} | setting))
+
+
+def test_the_default_device_is_none_of_our_business() -> None:
+    model, x = Network(), torch.randn(8, 4)
+    right, wrong = group_of(model), replace(group_of(model), incoming=group_of(model).incoming[:1])
+    with torch.device("meta"):  # what is made without a device has no numbers
+        assert verify_units(model, x, UnitMap(model, (right,)))["first"].proven
+        assert verify_units(model, x, UnitMap(model, (wrong,)))["first"].complete is False
