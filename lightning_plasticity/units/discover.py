@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, TypeAlias, get_args
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_plasticity.errors import InvalidArgumentError, check_flags
 from lightning_plasticity.units.example import ExampleInputs, how_to_run
@@ -42,10 +42,16 @@ def discover_units(
     """Return the hidden units of a model, found by running it on an example with a label beside every number.
 
     What is found holds for the layers that the example runs through. If the model branches on its data (a router, an
-    early exit), units that a layer which did not run may use are skipped.
+    early exit, an expert without a sample), units that a layer which did not run may use are skipped.
 
-    The model runs twice per pass (in evaluation and in training mode, without gradients; batch norms stay in
-    evaluation mode) and is left exactly as it was found: modes, buffers, attributes, hooks, random states.
+    A pass runs the model twice: in evaluation and in training mode, without gradients; batch norms stay in evaluation
+    mode. One pass is the rule. If units are lost only because their activations meet those of a layer that can have no
+    units, the labels of that layer are switched off and another pass follows, up to six in all. The model is left
+    exactly as it was found: modes, parameters, buffers, attributes, hooks, random states.
+
+    Not seen are operations that happen in other threads outside of all modules, those on tensors that leave torch, of
+    which only the leaving is noticed, and an output that the model returns inside of objects other than tuples, lists,
+    mappings and dataclasses: its units count as hidden if a layer reads them as well.
 
     Args:
         model: Any module. Wrappers (``torch.compile``, DDP) are seen through: names are those of the plain model.
@@ -63,8 +69,12 @@ def discover_units(
         The groups in the order in which the model computes them, and the layers left out, each with the reason.
 
     Raises:
-        InvalidArgumentError: If ``residual``, ``through_norms`` or ``example_inputs`` are none.
-        UnsupportedModelError: If the model cannot be run on the example.
+        InvalidArgumentError: If ``model`` is no module, ``residual`` or ``through_norms`` is none of the choices,
+            or ``example_inputs`` are of another type or without a sample.
+        UnsupportedModelError: If the model cannot be run on the example; if a part of it cannot be taken apart (a
+            scripted module, nn.DataParallel, FSDP, DeepSpeed, sharded, lazy or meta parameters, weights made in
+            inference mode); if layers run in other threads; or if the forward pass builds layers, or gives weights
+            other memory. All such parts are named.
 
     Example:
         >>> import torch
@@ -85,8 +95,8 @@ def discover_units(
     default = torch.get_default_device()
     forward, _ = how_to_run(unwrapped(model), example_inputs)
     with _default_device(torch.device("cpu")):
-        with untouched(model):
-            verdict = _settled(model, _on(default, forward), names, through_norms)
+        with untouched(model) as before_write:
+            verdict = _settled(model, _on(default, forward), names, through_norms, before_write)
         found = with_unique_names(groups_of(verdict))
         uncertain = branching(verdict, found)
         certain = [group for group in found if group.name not in uncertain]
@@ -96,7 +106,13 @@ def discover_units(
     return UnitMap(model, tuple(groups), skipped)
 
 
-def _settled(model: nn.Module, forward: Callable[[], Any], names: dict[nn.Module, str], through_norms: bool) -> Verdict:
+def _settled(
+    model: nn.Module,
+    forward: Callable[[], Any],
+    names: dict[nn.Module, str],
+    through_norms: bool,
+    before_write: Callable[[Tensor], None],
+) -> Verdict:
     """Run the model under labels until no unit is lost for the fault of another."""
     labels = Labels(expected_labels(names))
     sources = Sources(model, labels, names)
@@ -106,7 +122,7 @@ def _settled(model: nn.Module, forward: Callable[[], Any], names: dict[nn.Module
             sources.restart()
         run = Execution(labels, sources, Frames(names), label_step)
         for training in (False, True):
-            run_under_labels(run, forward, training)
+            run_under_labels(run, forward, training, before_write)
         check_complete(run, model)
         follow_back(run)
         labels.settle()

@@ -6,20 +6,21 @@ import random
 import sys
 import warnings
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 _CONTAINERS = frozenset({list, dict, set, deque, OrderedDict, defaultdict})
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Generator[None, None, None]:
-    """Put everything back that a forward pass may change: modes, attributes, buffers, random states, global flags.
+def untouched(model: nn.Module) -> Generator[Callable[[Tensor], None], None, None]:
+    """Put everything back that a forward pass may change: modes, attributes, numbers, random states, global flags.
 
     Gradients are never touched, since nothing is recorded for autograd. Attention is written out as products and a
     softmax meanwhile, so that labels can follow.
@@ -28,7 +29,8 @@ def untouched(model: nn.Module) -> Generator[None, None, None]:
         model: The model.
 
     Yields:
-        Nothing; the model may be run inside.
+        What has to be told of tensors that are about to be written, see :func:`parameters_restored`; the model may be
+        run inside.
     """
     with ExitStack() as stack:
         stack.enter_context(attributes_restored(model))
@@ -41,7 +43,7 @@ def untouched(model: nn.Module) -> Generator[None, None, None]:
         stack.enter_context(torch.no_grad())
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
-        yield
+        yield stack.enter_context(parameters_restored(model))
 
 
 @contextmanager
@@ -78,7 +80,8 @@ def refill(container: Any, content: Any) -> None:
 def values_restored(model: nn.Module) -> Generator[None, None, None]:
     """Put back the numbers in buffers, such as running statistics, and in tensors that are plain attributes.
 
-    Metrics keep their states in such attributes. Parameters are left alone: a forward pass does not change them.
+    Metrics keep their states in such attributes. Parameters are left alone: few models write them while they run, and
+    copies of all of them cost, see :func:`parameters_restored`.
     """
     modules = list(model.modules())
     buffers = [buffer.data for module in modules for buffer in module._buffers.values() if buffer is not None]
@@ -93,6 +96,48 @@ def values_restored(model: nn.Module) -> Generator[None, None, None]:
         for tensor, value, version in states:
             if version_of(tensor) != version:
                 tensor.data.copy_(value)
+
+
+@contextmanager
+def parameters_restored(model: nn.Module) -> Generator[Callable[[Tensor], None], None, None]:
+    """Put back the memory of parameters and the numbers in it: some models clip or renormalise them while they run.
+
+    Only what is written is copied, when it is about to be.
+
+    Args:
+        model: The model.
+
+    Yields:
+        What has to be told of every tensor before it is written.
+    """
+    held = [(parameter, parameter.data) for parameter in model.parameters()]
+    owners: dict[int, list[Tensor]] = {}
+    for parameter, data in held:
+        owners.setdefault(data.untyped_storage()._cdata, []).append(parameter)
+    saved: dict[int, tuple[torch.UntypedStorage, torch.UntypedStorage]] = {}
+
+    with ExitStack() as versions:
+
+        def keep(tensor: Tensor) -> None:
+            storage = tensor.untyped_storage()
+            if storage._cdata in owners and storage._cdata not in saved:
+                saved[storage._cdata] = storage, storage.clone()  # type: ignore[no-untyped-call]
+                for parameter in owners[storage._cdata]:  # its numbers come back, so autograd need not know
+                    versions.enter_context(_unsafe_preserve_version_counter(parameter))
+
+        try:
+            yield keep
+        finally:
+            for parameter, data in held:
+                if not _is_same_memory(parameter, data):
+                    parameter.data = data
+            for storage, numbers in saved.values():
+                storage.copy_(numbers)
+
+
+def _is_same_memory(tensor: Tensor, other: Tensor) -> bool:
+    same = tensor.data_ptr() == other.data_ptr() and tensor.dtype is other.dtype
+    return same and tensor.shape == other.shape and tensor.stride() == other.stride()
 
 
 def version_of(tensor: Tensor) -> int:

@@ -111,6 +111,97 @@ def test_a_model_that_builds_layers_while_it_runs_is_refused_and_not_built():
     assert len(discover_units(model, torch.randn(3, 4))) == 1
 
 
+class Writes(nn.Module):
+    """Changes its own parameters while it runs."""
+
+    def __init__(self, write) -> None:
+        super().__init__()
+        self.table, self.first, self.last = nn.Embedding(9, 4, max_norm=0.1), nn.Linear(4, 6), nn.Linear(6, 2)
+        self.write = write
+
+    def forward(self, index: Tensor) -> Tensor:
+        self.write(self)
+        return self.last(self.first(self.table(index)).relu())
+
+
+def shrink(model):
+    with torch.no_grad():
+        model.last.weight.mul_(0.5)
+
+
+WRITES = {
+    "max_norm": lambda model: None,
+    "clamp": lambda model: model.first.weight.data.clamp_(-0.1, 0.1),
+    "copy": lambda model: model.last.weight.data.copy_(torch.zeros(2, 6)),
+    "one row": lambda model: model.first.weight.data[2].zero_(),
+    "in no_grad": shrink,
+    "several at once": lambda model: torch._foreach_mul_([p.data for p in model.parameters()], 0.5),
+    "output argument": lambda model: torch.mul(model.first.bias.data, 2, out=model.first.bias.data),
+}
+
+
+@pytest.mark.parametrize("name", WRITES)
+def test_parameters_that_the_model_writes_have_their_numbers_and_versions_back(name):
+    model = Writes(WRITES[name])
+    loss = model.first(torch.randn(3, 4, requires_grad=True)).sum()
+    before = snapshot(model)
+    assert "first" in [group.name for group in discover_units(model, torch.arange(8).reshape(2, 4))]
+    assert_equal(snapshot(model), before)
+    loss.backward()  # autograd holds the weight: it would notice
+
+
+def renormalise(model):
+    model.first.weight.data = torch.renorm(model.first.weight.data, 2, 0, 0.3)
+
+
+def renew(model):
+    model.first.weight = nn.Parameter(model.first.weight.clone())
+
+
+def renormalise_and_fail(model):
+    renormalise(model)
+    raise KeyError("out of luck")
+
+
+@pytest.mark.parametrize("exchange", [renormalise, renew, renormalise_and_fail])
+def test_exchanged_memory_of_parameters_is_put_back_and_refused_as_such(exchange):
+    model = Writes(exchange)
+    before = snapshot(model)
+    exchanged = r"weights that the forward pass gives other memory: 'first.weight'\. .*Remedy: Write into them"
+    with pytest.raises(UnsupportedModelError, match="KeyError" if "fail" in exchange.__name__ else exchanged):
+        discover_units(model, torch.arange(8).reshape(2, 4))
+    assert_equal(snapshot(model), before)
+
+
+def test_parameters_in_one_memory_are_put_back_together():
+    flat = torch.randn(10)
+    model = nn.Module()
+    model.one, model.other = nn.Parameter(flat[:4]), nn.Parameter(flat[4:].view(2, 3))
+    before = snapshot(model)
+    with restoring.parameters_restored(model) as before_write:
+        before_write(flat)
+        flat.zero_()
+        model.one.data = torch.ones(4)
+    assert_equal(snapshot(model), before)
+
+
+def test_only_parameters_that_are_written_are_copied(monkeypatch):
+    copied = []
+
+    def clone(storage):
+        copied.append(storage.nbytes())
+        return torch.UntypedStorage(storage.nbytes()).copy_(storage)
+
+    monkeypatch.setattr(torch.UntypedStorage, "clone", clone)
+    example = torch.arange(8).reshape(2, 4)
+    model = Writes(lambda model: None)
+    discover_units(model, example)
+    assert copied == [model.table.weight.nbytes]  # once, though it is written in every run
+    model.table.max_norm = None
+    discover_units(model, example)
+    assert len(copied) == 1
+
+
 def test_an_autograd_graph_from_before_can_still_be_used():
     model = Untidy()
     loss = model.last(model.first(torch.randn(3, 4))).sum()

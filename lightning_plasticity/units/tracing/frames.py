@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,10 +59,12 @@ class Frames:
 
     def __init__(self, names: dict[nn.Module, str]) -> None:
         self.names = names
-        self.executed: set[nn.Module] = set()
+        self.elsewhere: dict[nn.Module, None] = {}  # what ran in a thread where nobody follows operations, in order
+        self._thread = threading.get_ident()
         self._stack: list[tuple[nn.Module, list[_Port]]] = []
         self._outputs: dict[int, _Port] = {}
         self.unwound = ""  # the module in which an error has happened, if one has
+        self.failure: Exception | None = None  # an error of those who follow the model: it is not the model's
         self.top_outputs: list[Any] = []
         self.on_entry: Callable[[Tensor], None] | None = None  # told what modules are given that no module calls
 
@@ -72,15 +75,24 @@ class Frames:
 
     @contextmanager
     def watched(self) -> Generator[None, None, None]:
-        """Follow which module is executed, by hooks on all of them."""
+        """Follow which module is executed, by hooks on all of them; in other threads, only note that it is."""
+        self._thread = threading.get_ident()
 
         def enter(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if self._is_elsewhere():
+                self.elsewhere[module] = None
+                return
             with torch._C.DisableTorchFunction():  # a mode that watches the model need not see what is asked here
-                self._enter(module, args, kwargs)
+                try:
+                    self._enter(module, args, kwargs)
+                except Exception as error:
+                    self.failure = error
+                    raise
 
         def leave(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
-            with torch._C.DisableTorchFunction():
-                self._leave(module, output)
+            if not self._is_elsewhere():
+                with torch._C.DisableTorchFunction():
+                    self._leave(module, output)
 
         handles = []
         for module in self.names:
@@ -91,6 +103,9 @@ class Frames:
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _is_elsewhere(self) -> bool:
+        return threading.get_ident() != self._thread
 
     def restart(self) -> None:
         """Forget the tensors of the last run."""
@@ -106,7 +121,6 @@ class Frames:
         ports = [_Port(module, "input", key, t, version_of(t)) for key, t in given if isinstance(t, Tensor)]
         self._stack.append((module, ports))
         self.unwound = ""
-        self.executed.add(module)
 
     def _leave(self, module: nn.Module, output: Any) -> None:
         if output is None:  # so it is after an error; the innermost module comes first

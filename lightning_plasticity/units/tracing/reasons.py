@@ -31,6 +31,7 @@ _RECURRENT_LAYER = (
     "it is recurrent ({}): its units feed themselves, which no law covers",
     "Nothing needs to be done: the layers before and after it can have units",
 )
+_RECURRENT_TYPES = (nn.RNNBase, nn.RNNCellBase)
 _UNUSED = "its weight met no activation on the example"
 _STREAM = "its units are a residual stream: other layers add to them as well"
 
@@ -60,7 +61,7 @@ def left_out(verdict: Verdict, groups: Sequence[UnitGroup], streams: Sequence[Un
         if source.path in stream:
             is_layer = source.orientations or source.tensor.ndim > 1
             reasons = [(_STREAM, "discover_units(..., residual='group') lists them")] if is_layer else []
-        elif isinstance(source.module, (nn.RNNBase, nn.RNNCellBase)) and source.path not in written:
+        elif isinstance(source.module, _RECURRENT_TYPES) and source.path not in written:
             kind = type(source.module).__name__
             reasons = [(_RECURRENT_LAYER[0].format(kind), _RECURRENT_LAYER[1])] if source.tensor.ndim > 1 else []
         elif source.undivided:
@@ -76,7 +77,8 @@ def left_out(verdict: Verdict, groups: Sequence[UnitGroup], streams: Sequence[Un
 def branching(verdict: Verdict, groups: Sequence[UnitGroup]) -> dict[str, Skipped]:
     """Return why groups are uncertain: a layer that did not run may read or write their units on other examples.
 
-    That may be so if the model looks at its data, and the layer is as wide as the place where the units are read.
+    That may be so if the model looks at its data, and the layer is wide enough: what it would run on may be flattened,
+    or several activations side by side.
 
     Args:
         verdict: What discovery has found.
@@ -85,18 +87,39 @@ def branching(verdict: Verdict, groups: Sequence[UnitGroup]) -> dict[str, Skippe
     Returns:
         What to say, by name of the group.
     """
-    used = verdict.run.sources.all if verdict.run.decides else []
-    idle = [s for s in used if s.is_parameter and s.tensor.ndim > 1 and not s.orientations and not s.elementwise]
+    idle = _idle(verdict.run.sources.all) if verdict.run.decides else []
     found = {}
     for group in groups:
-        widths = {slot.found_in[slot.dims[0]] for slot in group.outgoing}
-        rivals = [s.layer for s in idle if widths & set(s.tensor.shape[:2])]
+        rivals = [source.layer for source in idle if _may_use(source, group.size)]
         if rivals:
             why = (
                 f"the model branches on its data, and {rivals[0]}, which did not run on the example, may use its units"
             )
             found[group.name] = Skipped(group.name, why, "Pass a function that runs the model on examples of all kinds")
     return found
+
+
+def _idle(sources: Sequence[Source]) -> list[Source]:
+    """Return the weights that met no activation; of a recurrent layer, one weight stands for all of them."""
+    ran = {source.module for source in sources if source.orientations and isinstance(source.module, _RECURRENT_TYPES)}
+    used = (s for s in sources if s.is_parameter and s.tensor.ndim > 1 and s.module not in ran)
+    return [source for source in used if not source.orientations and not source.elementwise]
+
+
+def _may_use(source: Source, units: int) -> bool:
+    """Return whether a weight may read ``units``, among others, or add to them.
+
+    Who reads them has a column for each, at least; who adds to them has a row for each, once or several times over.
+    Where nobody knows what are rows and what are columns, either will do.
+    """
+    rows, columns = source.tensor.shape[:2]
+    if isinstance(source.module, (nn.Embedding, nn.EmbeddingBag)):  # reads an index, and a column writes
+        return columns % units == 0
+    if isinstance(source.module, nn.modules.conv._ConvNd) and not source.module.transposed:
+        columns *= source.module.groups
+    elif not isinstance(source.module, nn.Linear):
+        return max(rows, columns) >= units
+    return columns >= units or rows % units == 0
 
 
 def _of_rows(verdict: Verdict, source: Source, labels: Tensor) -> list[tuple[str, str]]:

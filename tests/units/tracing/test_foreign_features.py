@@ -72,6 +72,43 @@ WRONG = {
     "input_scaled_by_a_unit_and_its_gate": (
         lambda n, x: n.b(x * ((h := n.a(x)) + torch.sigmoid(h))), (L(5, 5), L(5, 3)), X, {"a"},
     ),
+    "input_kept_where_a_unit_is_filled_with_one": (
+        lambda n, x: n.b(n.a(x).relu().masked_fill(x > 0, 1.0)), (L(5, 5), L(5, 3)), X, {"a"},
+    ),
+    "input_kept_where_the_unit_is_zero": (
+        lambda n, x: n.b(torch.where(n.a(x) > 0, 0.0, x)), (L(5, 5), L(5, 3)), X, {"a"},
+    ),
+    "input_masked_by_a_unit": (lambda n, x: n.b(x.masked_fill(n.a(x) > 0, 0.0)), (L(5, 5), L(5, 3)), X, {"a"}),
+    "input_under_a_negated_mask": (lambda n, x: n.b(~(n.a(x) > 0) * x), (L(5, 5), L(5, 3)), X, {"a"}),
+    "input_where_a_unit_is_less_than_a_constant": (
+        lambda n, x: n.b((n.a(x) < torch.full((5,), 0.3)) * x), (L(5, 5), L(5, 3)), X, {"a"},
+    ),
+    "input_under_a_power_of_a_constant": (
+        lambda n, x: n.b(torch.full((5,), 1.7).pow(n.a(x)) * x), (L(5, 5), L(5, 3)), X, {"a"},
+    ),
+    "input_where_a_unit_is_at_most_another": (
+        lambda n, x: n.c((n.a(x).relu() <= n.b(x).relu()) * x), (L(5, 5), L(5, 5), L(5, 3)), X, {"a", "b"},
+    ),
+    "input_under_a_softmax_over_time": (
+        lambda n, x: n.b((n.a(x).softmax(1) * x).sum(1)), (L(6, 6), L(6, 3)), SEQUENCE, {"a"},
+    ),
+    "input_under_the_logarithm_of_a_sum_over_time": (
+        lambda n, x: n.b(n.a(x).logsumexp(1) * x[:, 0]), (L(6, 6), L(6, 3)), SEQUENCE, {"a"},
+    ),
+    "input_under_a_norm_without_a_scale": (
+        lambda n, x: n.c(n.b(n.a(x).relu()) * x),
+        (L(5, 5), nn.LayerNorm(5, elementwise_affine=False), L(5, 3)), X, {"a"},
+    ),
+    "input_under_a_padding_with_ones": (
+        lambda n, x: n.b(nn.functional.pad(n.a(x).relu(), (1, 1), value=1.0) * x),
+        (nn.Conv1d(4, 4, 3), nn.Conv1d(4, 3, 1)), SEQUENCE, {"a"},
+    ),
+    "a_number_written_where_the_input_says": (
+        lambda n, x: n.b(n.a(x).scatter(1, x.argsort(1)[:, :2], 4.0)), (L(5, 5), L(5, 3)), X, {"a"},
+    ),
+    "a_number_written_under_a_mask_of_the_input": (
+        lambda n, x: n.b(n.a(x).index_put((x > 0,), torch.tensor(1.0))), (L(5, 5), L(5, 3)), X, {"a"},
+    ),
     "one_unit_added_to_many": (
         lambda n, x: n.c(n.a(x).relu() + n.b(x).tanh()), (L(5, 6), L(5, 1), L(6, 3)), X, {"a", "b"},
     ),
@@ -87,6 +124,35 @@ RIGHT = {
     "a_mask": (lambda n, x: n.b(n.a(x).relu() * (x.sum(-1, keepdim=True) > 0)), (L(5, 4), L(4, 3)), X, {"a"}),
     "a_foreign_factor": (lambda n, x: n.b(n.a(x).relu() * x[:, :4]), (L(5, 4), L(4, 3)), X, {"a"}),
     "a_constant_added": (lambda n, x: n.b(n.a(x).relu() + 1), (L(5, 4), L(4, 3)), X, {"a"}),
+    "zeros_where_a_mask_says": (
+        lambda n, x: n.b(torch.where(x > 0, h := n.a(x).relu(), torch.zeros_like(h)) * x), (L(5, 5), L(5, 3)), X, {"a"},
+    ),
+    "a_clamp_and_a_dropout": (
+        lambda n, x: n.b(nn.functional.dropout(n.a(x).clamp_(0, 6), 0.5, n.training) * x), (L(5, 5), L(5, 3)), X, {"a"},
+    ),
+    "a_norm": (
+        lambda n, x: n.c(n.b(n.a(x).relu())), (L(5, 4), nn.LayerNorm(4, elementwise_affine=False), L(4, 3)), X, {"a"},
+    ),
+    "a_norm_with_a_scale_as_a_gate": (
+        lambda n, x: n.c(n.b(n.a(x).relu()) * x), (L(5, 5), nn.LayerNorm(5), L(5, 3)), X, {"a"},
+    ),
+    "a_quotient": (
+        lambda n, x: n.b((h := n.a(x)) / (1 + h.abs()) * x), (L(5, 5), L(5, 3)), X, {"a"},
+    ),
+    "numbers_written_over_some_units": (
+        lambda n, x: n.c(n.b(n.a(x).relu()).relu().scatter(1, torch.arange(2).repeat(len(x), 1), 4.0)),
+        (L(5, 4), L(4, 6), L(6, 3)), X, {"a", "b"},
+    ),
+    "zero_written_where_the_input_says": (
+        lambda n, x: n.b(n.a(x).relu().index_put((x > 0,), torch.tensor(0.0))), (L(5, 5), L(5, 3)), X, {"a"},
+    ),
+    "patches": (
+        lambda n, x: n.b(nn.functional.unfold(n.a(x[:, None, :, None].expand(-1, 3, -1, 5)).relu(), 3).transpose(1, 2)),
+        (nn.Conv2d(3, 2, 2), L(18, 3)), X, {"a"},
+    ),
+    "a_triangle_written_into_a_given_tensor": (
+        lambda n, x: n.b(torch.tril(h := n.a(x), out=torch.empty_like(h))), (L(5, 6), L(6, 3)), X, {"a"},
+    ),
     "a_gate_between_units": (
         lambda n, x: n.c(n.a(x) * torch.sigmoid(n.b(x))), (L(5, 4), L(5, 4), L(4, 3)), X, {"a"},
     ),

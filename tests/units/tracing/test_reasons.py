@@ -128,3 +128,60 @@ def test_the_kernel_of_a_channel_belongs_to_it_also_with_weight_norm():
     kernel = {f"1.parametrizations.weight.original{i}" for i in (0, 1)}
     assert {slot.path for slot in unit_map["0"].norms} == kernel
     assert verify_units(model, x, unit_map)["0"].proven
+
+
+class Exits(nn.Module):
+    """A convolution of 4 channels, read by another; an early exit that is not taken on the example reads them too."""
+
+    def __init__(self, exit_, read) -> None:
+        super().__init__()
+        self.first, self.last, self.exit, self.read = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3), exit_, read
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = self.first(x).relu()
+        return self.exit(self.read(x, hidden)) if x.sum() < -1e4 else self.last(hidden)
+
+
+EXITS = {
+    "as wide": (nn.Conv2d(4, 2, 1), lambda x, h: h),
+    "flattened": (nn.Linear(64, 5), lambda x, h: h.flatten(1)),
+    "concatenated": (nn.Conv2d(7, 2, 1), lambda x, h: torch.cat([x[..., 1:5, 1:5], h], 1)),
+    "recurrent": (nn.LSTM(4, 2), lambda x, h: h.flatten(2).transpose(1, 2)),
+    "in groups": (nn.Conv2d(4, 2, 1, groups=2), lambda x, h: h),
+    "transposed": (nn.ConvTranspose2d(7, 1, 1), lambda x, h: torch.cat([x[..., 1:5, 1:5], h], 1)),
+    "adds to them": (nn.Conv2d(3, 4, 3), lambda x, h: x),
+    "adds a part to them": (nn.Conv2d(3, 12, 3), lambda x, h: x),
+    "embedding": (nn.Embedding(100, 4), lambda x, h: x.long()),
+}
+
+
+@pytest.mark.parametrize("name", EXITS)
+def test_a_layer_that_did_not_run_may_read_units_among_others(name):
+    units = discover_units(Exits(*EXITS[name]), torch.randn(2, 3, 6, 6))
+    assert len(units) == 0
+    (skip,) = (skip for skip in units.skipped if skip.layer == "first")
+    assert "the model branches on its data, and exit, which did not run on the example" in skip.reason
+
+
+def test_a_unit_that_the_example_reads_flattened_may_be_read_by_its_channel_elsewhere():
+    model = Exits(nn.Conv2d(4, 2, 1), lambda x, h: h)
+    model.last = nn.Sequential(nn.Flatten(), nn.Linear(64, 5))
+    assert len(discover_units(model, torch.randn(2, 3, 6, 6))) == 0
+
+
+@pytest.mark.parametrize("exit_", [nn.Conv2d(3, 2, 3), nn.Linear(3, 5), nn.Embedding(100, 2)])
+def test_a_layer_that_is_too_narrow_for_the_units_cannot_use_them(exit_):
+    model = Exits(exit_, lambda x, h: x)
+    assert [group.name for group in discover_units(model, torch.randn(2, 3, 6, 6))] == ["first"]
+
+
+def test_a_recurrent_layer_that_ran_is_no_layer_that_did_not_run():
+    class Decides(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.cell, self.last = nn.Linear(3, 4), nn.LSTM(4, 5, num_layers=2), nn.Linear(5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(self.cell(self.first(x))[0]) if x.sum() > -1e4 else x
+
+    assert [group.name for group in discover_units(Decides(), torch.randn(6, 2, 3))] == ["first"]

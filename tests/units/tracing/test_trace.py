@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units import discover_units
+from lightning_plasticity.units.tracing import trace
+from lightning_plasticity.units.tracing.execution import Execution
+from lightning_plasticity.units.tracing.frames import Frames
 
 
 class Model(nn.Module):
@@ -57,3 +64,160 @@ def test_nothing_is_recorded_for_autograd():
     model.last.register_forward_hook(lambda module, args, output: recorded.append(output.requires_grad))
     discover_units(model, torch.randn(3, 4))
     assert recorded == [False, False]
+
+
+class Threaded(nn.Module):
+    """Parts of a forward pass run in a worker."""
+
+    def __init__(self, how) -> None:
+        super().__init__()
+        self.first, self.act = nn.Linear(4, 6), nn.ReLU()
+        self.last, self.other, self.how = nn.Linear(6, 2), nn.Sequential(nn.Linear(6, 2)), how
+
+    def forward(self, x: Tensor) -> Tensor:
+        with ThreadPoolExecutor(1) as worker:
+            return self.how(self, x, lambda *call: worker.submit(*call).result())
+
+
+THREADS = {
+    "a reader": (lambda m, x, run: m.last(h := m.first(x)) + run(m.other, h), "'other', 'other.0'"),
+    "a writer": (lambda m, x, run: m.last(run(m.first, x)), "'first'"),
+    "a function between": (lambda m, x, run: m.other(h := m.first(x)) + m.last(run(m.act, h)), "'act'"),
+    "in training": (lambda m, x, run: run(m.last, m.first(x)) if m.training else m.last(m.first(x)), "'last'"),
+}
+
+
+@pytest.mark.parametrize("how", THREADS)
+def test_layers_that_run_in_another_thread_are_refused_by_name(how):
+    forward, names = THREADS[how]
+    message = rf"layers that run in another thread: {names}\. Expected: .*Remedy: Run the model without its threads"
+    with pytest.raises(UnsupportedModelError, match=message):
+        discover_units(Threaded(forward), torch.randn(3, 4))
+
+
+def test_a_model_that_runs_in_another_thread_as_a_whole_is_refused():
+    model, x = Model(lambda h: 0.0), torch.randn(3, 4)
+    with (
+        ThreadPoolExecutor(1) as worker,
+        pytest.raises(UnsupportedModelError, match="another thread: the model itself"),
+    ):
+        discover_units(model, lambda: worker.submit(model, x).result())
+
+
+def test_units_may_be_looked_for_in_any_thread():
+    model, x = Model(lambda h: 0.0), torch.randn(3, 4)
+    with ThreadPoolExecutor(1) as worker:
+        units = worker.submit(discover_units, model, x).result()
+    assert [group.name for group in units] == ["first", "second"]
+
+
+class Routed(nn.Module):
+    """A layer of 8 units whose route tells which of two experts reads it; on the example, the second has no turn."""
+
+    def __init__(self, route) -> None:
+        super().__init__()
+        self.first, self.route = nn.Linear(4, 8), route
+        self.chosen, self.other = nn.Linear(8, 3), nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.route(self, x, self.first(x).relu())
+
+
+def by_mask(model, x, hidden):
+    out = hidden.new_zeros(len(hidden), 3)
+    for expert, mask in ((model.chosen, x[:, 0] > -100), (model.other, x[:, 0] <= -100)):
+        out[mask] = expert(hidden[mask])
+    return out
+
+
+def by_mask_of_bytes(model, x, hidden):
+    few = x[:, 0] <= -100
+    return model.chosen(hidden) + (0 if len(x[few.byte()]) == 0 else model.other(hidden))
+
+
+ROUTES = {
+    "tolist": lambda m, x, h: torch.stack([(m.chosen, m.other)[i](h) for i in (x[:1, 0] < -100).int().tolist()]),
+    "numpy": lambda m, x, h: m.other(h) if x.numpy().sum() < -1e4 else m.chosen(h),
+    "array": lambda m, x, h: m.other(h) if np.asarray(x).sum() < -1e4 else m.chosen(h),
+    "mask": by_mask,
+    "mask of bytes": by_mask_of_bytes,
+    "part of the batch": lambda m, x, h: torch.cat([m.chosen(h), m.other(h[:0])]),
+    "a sum over nothing": lambda m, x, h: m.chosen(h) + m.other(h[x[:, 0] < -100]).sum(),
+}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_units_are_uncertain_if_the_data_choose_who_reads_them(route):
+    units = discover_units(Routed(ROUTES[route]), torch.randn(3, 4))
+    assert len(units) == 0
+    said = {skip.layer: (skip.reason, skip.remedy) for skip in units.skipped}
+    assert "the model branches on its data, and other.1, which did not run on the example" in said["first"][0]
+    assert said["first"][1] == "Pass a function that runs the model on examples of all kinds"
+    assert "met no activation on the example" in said["other.1"][0]
+
+
+@pytest.mark.parametrize("route", ["tolist", "mask"])
+def test_units_are_certain_if_the_example_takes_every_branch(route):
+    model, x = Routed(ROUTES[route]), torch.randn(3, 4)
+    units = discover_units(model, lambda: [model(x), model(x - 200 * torch.eye(3, 1))])
+    assert {slot.path for slot in units["first"].outgoing} == {"chosen.weight", "other.1.weight"}
+
+
+BLIND = {
+    "a constant mask": lambda m, x, h: m.chosen(h[torch.tensor([True, False, True])]),
+    "an index": lambda m, x, h: m.chosen(h[x.argmax(0)]),
+    "numbers that are no data": lambda m, x, h: m.chosen(h) * len(torch.arange(3).tolist()),
+    "an address": lambda m, x, h: m.chosen(h) if x.data_ptr() else m.other(h),
+}
+
+
+@pytest.mark.parametrize("route", BLIND)
+def test_an_idle_layer_makes_nothing_uncertain_if_nothing_depends_on_the_data(route):
+    units = discover_units(Routed(BLIND[route]), torch.randn(3, 4))
+    assert [group.name for group in units] == ["first"]
+    assert "met no activation on the example" in {skip.layer: skip.reason for skip in units.skipped}["other.1"]
+
+
+def test_a_layer_that_ran_on_no_sample_owns_and_reads_nothing():
+    model = Routed(by_mask)
+    model.other = nn.Sequential(nn.LayerNorm(8), nn.Linear(8, 5), nn.BatchNorm1d(5), nn.Linear(5, 3))
+    units = discover_units(model, torch.randn(3, 4))
+    assert {skip.layer for skip in units.skipped if "met no activation" in skip.reason} == {"other.1", "other.3"}
+    assert len(units) == 0
+
+
+class Catches(nn.Sequential):
+    """Goes on if a layer fails."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        try:
+            return super().forward(x)
+        except ZeroDivisionError:
+            return x
+
+
+def broken(*args, **kwargs):
+    raise ZeroDivisionError("a bug of ours")
+
+
+FOLLOWERS = [(trace, "observe"), (Frames, "_enter"), (trace, "_asked_for_values")]
+
+
+@pytest.mark.parametrize("container", [nn.Sequential, Catches])
+@pytest.mark.parametrize(("where", "name"), FOLLOWERS)
+def test_an_error_of_those_who_follow_the_model_is_not_blamed_on_the_example(monkeypatch, container, where, name):
+    model = container(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    monkeypatch.setattr(where, name, broken)
+    with pytest.raises(ZeroDivisionError, match="a bug of ours"):
+        discover_units(model, torch.randn(3, 4))
+
+
+def test_an_error_when_values_leave_torch_is_not_blamed_on_the_example(monkeypatch):
+    monkeypatch.setattr(Execution, "spoil", broken)
+    with pytest.raises(ZeroDivisionError, match="a bug of ours"):
+        discover_units(Model(lambda h: h.tolist()[0][0]), torch.randn(3, 4))
+
+
+def test_the_same_error_of_the_model_itself_is():
+    with pytest.raises(UnsupportedModelError, match=r"in evaluation mode.*ZeroDivisionError"):
+        discover_units(Model(broken), torch.randn(3, 4))

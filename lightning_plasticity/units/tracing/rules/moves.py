@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from lightning_plasticity.units.tracing.labels import FOREIGN, foreign
-from lightning_plasticity.units.tracing.meeting import SUM
+from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY, foreign
+from lightning_plasticity.units.tracing.meeting import PRODUCT, SUM
 from lightning_plasticity.units.tracing.rules.call import Call, tensors_in
 from lightning_plasticity.units.tracing.rules.registry import Labelling, rule
 from lightning_plasticity.units.tracing.rules.unknown import unknown
+from lightning_plasticity.units.tracing.rules.vanishing import is_zero, shifted
 from lightning_plasticity.units.tracing.shadow import compact, regroup, restrict
 
 if TYPE_CHECKING:
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 INDEX = "it is used as an index"
 
 
-def _spoil_indices(run: Execution, values: Any) -> None:
-    for t in tensors_in(values):
+def _spoil_indices(run: Execution, tensors: list[Tensor]) -> None:
+    for t in tensors:
         run.spoil(run.of(t), INDEX)
 
 
@@ -67,7 +68,7 @@ def along(run: Execution, call: Call) -> Labelling:
     x = call.args[0]
     labels = run.of(x)
     if call.name == "index_select":
-        _spoil_indices(run, (call["index"],))
+        _spoil_indices(run, [call["index"]])
     if labels is None:
         return None
     given: Any = call.bound.get("dims", call.bound.get("dim"))
@@ -89,34 +90,58 @@ def rearrange(run: Execution, call: Call) -> Labelling:
     own = run.of(x)
     if not x.is_floating_point() and not x.is_complex() and (own is None or not (own > FOREIGN).any()):
         return foreign(call.out.ndim)
-    args: list[Any] = [torch.zeros(1, dtype=torch.long).expand(x.shape) if own is None else own.expand(x.shape)]
-    for value in call.args[1:]:
-        if isinstance(value, Tensor) and value.dtype.is_floating_point:
-            labels = run.of(value)
-            args.append(torch.zeros(value.shape, dtype=torch.long) if labels is None else labels.expand(value.shape))
-        else:
-            _spoil_indices(run, (value,))
-            args.append(value)
     if call.name in {"index_put", "scatter"} and (call.bound.get("accumulate") or call.bound.get("reduce")):
         return unknown(run, call)
-    return _again(call, *args)
+    indices = tensors_in(v for k, v in call.bound.items() if v is not x and k not in _WRITTEN and k != "out")
+    _spoil_indices(run, indices)
+    by_example = any(map(run.is_data, indices))
+    numbers = [v for k, v in call.bound.items() if k in _WRITTEN and not _is_labelled(run, v)]
+    if by_example and numbers:  # a number that is not zero remains where the example says
+        return run.meet(own, foreign(x.ndim), PRODUCT if is_zero(run, numbers[0]) else SUM)
+    if by_example and own is None:
+        return foreign(call.out.ndim)
+    names = [name for name, _ in call.signature.arguments]
+    args = [_moved(run, name, value) for name, value in zip(names, call.args, strict=False)]
+    return _again(call, _full(own, x), *args[1:])
+
+
+_WRITTEN = {"src", "values", "value"}
+"""The arguments that are written into a copy of the first one."""
+
+
+def _is_labelled(run: Execution, value: Any) -> bool:
+    return isinstance(value, Tensor) and (run.is_data(value) or run.is_weight(value))
+
+
+def _moved(run: Execution, name: str, value: Any) -> Any:
+    """Return the labels of what is written, and every other argument as it is."""
+    if name not in _WRITTEN:
+        return value
+    return _full(run.of(value), value) if isinstance(value, Tensor) else NOBODY
+
+
+def _full(labels: Tensor | None, tensor: Tensor) -> Tensor:
+    return torch.full((1,), NOBODY).expand(tensor.shape) if labels is None else labels.expand(tensor.shape)
 
 
 def _again(call: Call, *args: Any) -> Tensor | None:
-    """Run the operation on labels."""
-    moved: list[Any] = [
-        a.cpu() if isinstance(a, Tensor) else [_host(i) for i in a] if isinstance(a, list) else a for a in args
-    ]
+    """Run the operation on labels; as floating-point numbers, which hold them exactly, where it has no other kernel."""
+    moved = [_host(a) for a in (*args, *call.args[len(args) :])]
     if call.signature.written:
         moved[0] = moved[0].clone()
-    rest = call.args[len(moved) :] if len(moved) < len(call.args) else ()
-    kwargs = {k: _host(v) for k, v in call.kwargs.items()}
-    found = call.func(*moved, *(_host(v) for v in rest), **kwargs)
+    kwargs = {k: torch.empty(0, dtype=torch.long) if k == "out" else _host(v) for k, v in call.kwargs.items()}
+    try:
+        found = call.func(*moved, **kwargs)
+    except NotImplementedError:
+        kwargs |= {"out": torch.empty(0, dtype=torch.double)} if "out" in kwargs else {}
+        found = call.func(moved[0].double(), *moved[1:], **kwargs).long()
     found = compact(found)
     return found if found.any() else None
 
 
 def _host(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        return [_host(v) for v in value]
     return value.cpu() if isinstance(value, Tensor) else value
 
 
@@ -132,7 +157,7 @@ def pad(run: Execution, call: Call) -> Labelling:
         return None
     padded = [x.ndim - 1 - i // 2 for i, width in enumerate(widths) if width != 0]
     if all(labels.shape[d] == 1 for d in padded):
-        return labels
+        return shifted(run, call, [labels])
     wide = labels.expand(x.shape)
     if call.name == "constant_pad_nd":
         return compact(torch.constant_pad_nd(wide, widths, 0))
@@ -145,7 +170,7 @@ def accumulate(run: Execution, call: Call) -> Labelling:
     """Add or write slices along a dimension: neutral where labels do not vary along it."""
     x, dim = call.args[0], call.bound.get("dim")
     source = call.bound.get("source", call.bound.get("src"))
-    _spoil_indices(run, (call.bound.get("index"), call.bound.get("mask")))
+    _spoil_indices(run, tensors_in((call.bound.get("index"), call.bound.get("mask"))))
     own, other = run.of(x), run.of(source) if isinstance(source, Tensor) else None
     if isinstance(dim, int) and all(
         labels is None
@@ -156,7 +181,9 @@ def accumulate(run: Execution, call: Call) -> Labelling:
         )
         for labels in (own, other)
     ):
-        return run.meet(own, other, SUM)
+        labels = run.meet(own, other, SUM)
+        constants = [t for t, of in ((x, own), (source, other)) if t is not None and (of is None or not of.any())]
+        return labels if labels is None or all(is_zero(run, t) for t in constants) else run.labels.shift(labels)
     return unknown(run, call)
 
 

@@ -19,11 +19,21 @@ if TYPE_CHECKING:
     from lightning_plasticity.units.tracing.execution import Execution
 
 
-def _couple(run: Execution, labels: Tensor | None, dims: list[int]) -> None:
-    """Note that all units that vary along ``dims`` share statistics."""
-    if labels is not None and any(labels.shape[d] > 1 for d in dims):
-        run.labels.spoil_members(labels[run.labels.mixture[labels]])
-        run.labels.couple(labels)
+def _couple(run: Execution, labels: Tensor | None, dims: list[int]) -> bool:
+    """Note that all units that vary along ``dims`` share statistics; return whether there are any."""
+    if labels is None or all(labels.shape[d] == 1 for d in dims):
+        return False
+    run.labels.spoil_members(labels[run.labels.mixture[labels]])
+    run.labels.couple(labels)
+    return True
+
+
+def _centred(run: Execution, labels: Tensor | None, call: Call) -> Tensor | None:
+    """Return labels of units less a common mean: not zero where a unit is, unless its own scale makes it so."""
+    scale = call["weight"]
+    if labels is None or "rms" in call.name or (scale is not None and run.is_weight(scale)):
+        return labels
+    return run.labels.shift(labels)
 
 
 def _affine(
@@ -79,7 +89,8 @@ def layer_norm(run: Execution, call: Call) -> Labelling:
     """Keep the labels of the features and note that they share statistics."""
     x = call.args[0]
     labels = run.of(x)
-    _couple(run, labels, list(range(x.ndim - len(call["normalized_shape"]), x.ndim)))
+    if _couple(run, labels, list(range(x.ndim - len(call["normalized_shape"]), x.ndim))):
+        labels = _centred(run, labels, call)
     labels = _affine(run, labels, {"scale": call["weight"], "shift": call.bound.get("bias")}, None, x.ndim)
     return [labels, *(foreign(t.ndim) for t in call.outs[1:])]
 
@@ -90,6 +101,7 @@ def group_norm(run: Execution, call: Call) -> Labelling:
     x = call.args[0]
     labels = run.of(x)
     groups = int(call.bound.get("group") or call.bound["num_groups"])
-    _couple(run, labels, [d for d in range(1, x.ndim) if d != 1 or groups < x.shape[1]])
+    if _couple(run, labels, [d for d in range(1, x.ndim) if d != 1 or groups < x.shape[1]]):
+        labels = _centred(run, labels, call)
     labels = _affine(run, labels, {"scale": call["weight"], "shift": call["bias"]}, 1, x.ndim)
     return [labels, *(foreign(t.ndim) for t in call.outs[1:])]

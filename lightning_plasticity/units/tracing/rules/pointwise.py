@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lightning_plasticity.units.slot import SlotKind
-from lightning_plasticity.units.tracing.meeting import PRODUCT, Manner
+from lightning_plasticity.units.tracing.meeting import Manner
 from lightning_plasticity.units.tracing.rules.call import Call, tensors_in
 from lightning_plasticity.units.tracing.rules.registry import Labelling, rule, rule_for_tag
+from lightning_plasticity.units.tracing.rules.vanishing import experiment
 
 if TYPE_CHECKING:
     from lightning_plasticity.units.tracing.execution import Execution
 
 _SUMS = {"add", "sub", "rsub"}
-_ADDING = _SUMS | {
-    "lerp",
-    "where",
-    "masked_fill",
-    "maximum",
-    "minimum",
-    "fmax",
-    "fmin",
-    "clamp",
-    "clamp_min",
-    "clamp_max",
-}
-_ADDING |= {"addcmul", "addcdiv", "logaddexp", "logaddexp2", "atan2", "hypot"}
-"""Operations that leave one operand where the other is zero."""
 _NORMALISING = {"add", "sub", "rsub", "mul", "div", "addcmul", "addcdiv"}
 
 
@@ -57,31 +46,54 @@ def with_parameters(run: Execution, labels: Tensor, own: Tensor, manner: Manner)
 def pointwise(run: Execution, call: Call) -> Labelling:
     """Combine the operands element by element; a parameter among them is a bias if it is added, else carried."""
     kind: SlotKind = "bias" if call.name in _SUMS else "carried"
-    manner = Manner(call.name in _ADDING, call.name in _NORMALISING)
     operands = tensors_in((*call.args, *(v for k, v in call.kwargs.items() if k != "out")))
     ndim = max(t.ndim for t in operands)
-    labels: Tensor | None = None
-    for t in sorted(operands, key=lambda t: t.dtype is torch.bool):  # a mask chooses; it is not what remains
-        labels = run.meet(labels, aligned(run.of(t, kind), ndim), PRODUCT if t.dtype is torch.bool else manner)
-    if labels is not None and (_leaves_zero(call, operands) or _adds_constant(run, call, operands)):
-        labels = run.labels.shift(labels)
+    each = [aligned(run.of(t, kind), ndim) for t in operands]
+    if any(labels is not None and run.labels.hard[labels].any() for labels in each):
+        labels = _combined(run, call, operands, each)
+    else:  # there is no unit that could be left or lost
+        labels = _met(run, each, Manner(normalises=call.name in _NORMALISING))
     return [fold(labels, t) for t in call.outs]
 
 
-def _leaves_zero(call: Call, operands: list[Tensor]) -> bool:
-    """Return whether a function of one tensor is not zero at zero."""
-    random = torch.Tag.nondeterministic_seeded in getattr(call.func, "tags", ())
-    if len(operands) != 1 or random or not operands[0].is_floating_point() or call.kwargs.get("out") is not None:
-        return False
-    zero = torch.zeros([1] * operands[0].ndim, dtype=operands[0].dtype)
-    value = call.func(*(zero if a is operands[0] else a for a in call.args), **call.kwargs)
-    return isinstance(value, Tensor) and bool(value.any())
+def _combined(run: Execution, call: Call, operands: list[Tensor], each: list[Tensor | None]) -> Tensor | None:
+    """Let units meet what they are combined with: as factors, if the result vanishes with one of them, else in a sum.
+
+    A factor with which the result does not vanish, such as a divisor, is taken for one that is open at zero. The masks
+    of a sum (a maximum, a choice) are factors too, if nothing is left where all that they choose from is zero.
+
+    Args:
+        run: The state of the run.
+        call: The operation.
+        operands: What it combines.
+        each: The labels of the operands, with as many dimensions as the result.
+
+    Returns:
+        The labels of the result.
+    """
+    trial, shift = experiment(run, call), run.labels.shift
+    labelled = {i: labels for i, labels in enumerate(each) if labels is not None and labels.any()}
+    product = Manner(normalises=call.name in _NORMALISING)
+    closing = {i for i in labelled if trial.vanishes(i)}
+    if closing:
+        return _met(run, [labels if i in closing else shift(labels) for i, labels in labelled.items()], product)
+    masks = {i for i in labelled if operands[i].dtype is torch.bool}
+    if not trial.vanishes(*labelled.keys() - masks):
+        masks = set()
+    summands = {i: labels for i, labels in labelled.items() if i not in masks}
+    labels = _met(run, summands.values(), replace(product, adds=True))
+    if labels is not None:
+        own = [i for i, summand in summands.items() if summand.numel() > 1 or labels.numel() == 1]
+        labels = labels if trial.vanishes(*own) else shift(labels)  # a constant or one number for all units is left
+    return _met(run, [labels, *(shift(labelled[i]) for i in masks)], product)
 
 
-def _adds_constant(run: Execution, call: Call, operands: list[Tensor]) -> bool:
-    return call.name in _ADDING and any(
-        t.dtype is not torch.bool and not run.is_weight(t) and not run.is_data(t) for t in operands
-    )
+def _met(run: Execution, each: Iterable[Tensor | None], manner: Manner) -> Tensor | None:
+    """Return what comes out where all of ``each`` meet."""
+    labels: Tensor | None = None
+    for other in each:
+        labels = run.meet(labels, other, manner)
+    return labels
 
 
 def fold(labels: Tensor | None, out: Tensor) -> Tensor | None:

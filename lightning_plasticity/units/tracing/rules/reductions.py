@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from lightning_plasticity.units.tracing.labels import foreign
-from lightning_plasticity.units.tracing.meeting import SUM
 from lightning_plasticity.units.tracing.rules.call import Call
-from lightning_plasticity.units.tracing.rules.pointwise import aligned
+from lightning_plasticity.units.tracing.rules.pointwise import pointwise
 from lightning_plasticity.units.tracing.rules.registry import Labelling, rule, rule_for_tag
+from lightning_plasticity.units.tracing.rules.vanishing import shifted
 
 if TYPE_CHECKING:
     from lightning_plasticity.units.tracing.execution import Execution
@@ -31,17 +31,16 @@ def _dims(given: Any, ndim: int) -> list[int]:
     "mode kthvalue count_nonzero linalg_vector_norm aminmax nansum"
 )
 def reduction(run: Execution, call: Call) -> Labelling:
-    """Combine along the reduced dimensions, which may vanish."""
+    """Combine along the reduced dimensions, which may disappear."""
     x = call.args[0]
-    other = call.bound.get("other")
-    if isinstance(other, Tensor):  # max and min of two tensors are element-wise
-        return run.meet(aligned(run.of(x), call.outs[0].ndim), aligned(run.of(other), call.outs[0].ndim), SUM)
+    if isinstance(call.bound.get("other"), Tensor):  # max and min of two tensors are element-wise
+        return pointwise(run, call)
     dims = _dims(call.bound.get("dim"), x.ndim)
     labels = run.mix(run.of(x), dims, COMBINED, statistic=True)
     if labels is None:
         return [None] * len(call.outs)
-    vanished = labels.reshape([n for d, n in enumerate(labels.shape) if d not in dims])
-    return [labels if t.ndim == x.ndim else vanished for t in call.outs]
+    reduced = labels.reshape([n for d, n in enumerate(labels.shape) if d not in dims])
+    return shifted(run, call, [labels if t.ndim == x.ndim else reduced for t in call.outs])
 
 
 @rule(
@@ -53,7 +52,7 @@ def along(run: Execution, call: Call) -> Labelling:
     x = call.args[0]
     why = f"each of its numbers is made of several units at once ({call.name.strip('_')})"
     labels = run.mix(run.of(x), _dims(call["dim"], x.ndim), why)
-    return [labels] * len(call.outs)
+    return shifted(run, call, [labels] * len(call.outs))
 
 
 @rule(

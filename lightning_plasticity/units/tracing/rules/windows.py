@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     "_upsample_bilinear2d_aa _upsample_bicubic2d_aa"
 )
 def window(run: Execution, call: Call) -> Labelling:
-    """Keep labels that do not vary in space."""
+    """Keep labels that do not vary in space; the places of maxima do not vanish with them."""
     labels = run.of(call.args[0])
     if labels is None:
         return [None] * len(call.outs)
@@ -29,4 +29,4 @@ def window(run: Execution, call: Call) -> Labelling:
     space = int(found.group(1)) if found else 2
     if any(n > 1 for n in labels.shape[labels.ndim - space :]):
         return unknown(run, call)
-    return [labels] * len(call.outs)
+    return [labels, *[run.labels.shift(labels)] * (len(call.outs) - 1)]

@@ -39,6 +39,17 @@ def test_the_entries_of_a_norm_belong_to_the_units(kind):
     assert {next(iter(source.kinds)) for source in used} == kinds or kind in {"rms norm", "instance norm"}
 
 
+@pytest.mark.parametrize(("norm", "open_at_zero"), [
+    (nn.LayerNorm(4, elementwise_affine=False), True), (nn.GroupNorm(2, 4, affine=False), True),
+    (nn.LayerNorm(4), False), (nn.RMSNorm(4, elementwise_affine=False), False),
+    (nn.GroupNorm(4, 4, affine=False), False),
+])  # fmt: skip
+def test_a_common_mean_is_left_where_a_unit_is_zero_unless_its_own_scale_closes_it(norm, open_at_zero):
+    bench = Bench(norm)
+    labels = bench.of(bench(norm, bench.data(2, 4)))
+    assert bench.labels.offset[labels].all().item() is open_at_zero
+
+
 def test_a_norm_over_positions_couples_nothing():
     bench = Bench()
     x = bench.data(2, 4, 5, dims=(1,))

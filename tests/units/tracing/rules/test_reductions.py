@@ -28,7 +28,9 @@ ALONG = {
 def test_a_reduction_over_positions_keeps_the_units(kind):
     bench = Bench()
     x = bench.data(4, 5, 3, dims=(2,))
-    assert torch.equal(bench.of(bench(REDUCTIONS[kind], x, 1)), bench.of(x)[:, 0])
+    labels = bench.of(bench(REDUCTIONS[kind], x, 1))
+    assert torch.equal(bench.labels.find(labels), bench.of(x)[:, 0])
+    assert bench.labels.offset[labels].all().item() is (kind == "log of a sum")
 
 
 @pytest.mark.parametrize("kind", REDUCTIONS)
@@ -46,7 +48,8 @@ def test_what_compares_units_mixes_them_and_what_compares_positions_does_not(kin
     bench = Bench()
     x = bench.data(4, 5, 3, dims=(2,))
     over_positions = bench.of(bench(ALONG[kind], x, 1))
-    assert torch.equal(over_positions[:, :3], bench.of(x)[:, :3])
+    assert torch.equal(bench.labels.find(over_positions[:, :3]), bench.of(x)[:, :3])
+    assert bench.labels.offset[over_positions].all().item() is (kind == "softmax")
     mixed = bench.of(bench(ALONG[kind], x, 2)).unique()
     assert bench.labels.mixture[mixed].all()
     assert not bench.labels.statistic[mixed].any()

@@ -27,6 +27,14 @@ def test_channels_keep_their_labels(kind):
     assert torch.equal(labels.amin((2, 3)), labels.amax((2, 3)))
 
 
+def test_the_places_of_maxima_do_not_vanish_with_the_unit():
+    bench = Bench()
+    x = bench.data(2, 3, 4, 4, dims=(1,))
+    values, places = bench(F.max_pool2d, x, 2, return_indices=True)
+    assert not bench.labels.offset[bench.of(values)].any()
+    assert bench.labels.offset[bench.of(places)].all()
+
+
 @pytest.mark.parametrize("kind", WINDOWS)
 def test_units_at_positions_are_mixed(kind):
     bench = Bench()
