@@ -110,7 +110,7 @@ def parameters_restored(model: nn.Module) -> Generator[Callable[[Tensor], None],
     Yields:
         What has to be told of every tensor before it is written.
     """
-    held = [(parameter, parameter.data) for parameter in model.parameters()]
+    held = [(p, p.data) for p in model.parameters() if p.layout is torch.strided]
     owners: dict[int, list[Tensor]] = {}
     for parameter, data in held:
         owners.setdefault(data.untyped_storage()._cdata, []).append(parameter)
@@ -119,6 +119,8 @@ def parameters_restored(model: nn.Module) -> Generator[Callable[[Tensor], None],
     with ExitStack() as versions:
 
         def keep(tensor: Tensor) -> None:
+            if tensor.layout is not torch.strided:  # it has no memory of its own
+                return
             storage = tensor.untyped_storage()
             if storage._cdata in owners and storage._cdata not in saved:
                 saved[storage._cdata] = storage, storage.clone()  # type: ignore[no-untyped-call]

@@ -221,3 +221,9 @@ def test_an_error_when_values_leave_torch_is_not_blamed_on_the_example(monkeypat
 def test_the_same_error_of_the_model_itself_is():
     with pytest.raises(UnsupportedModelError, match=r"in evaluation mode.*ZeroDivisionError"):
         discover_units(Model(broken), torch.randn(3, 4))
+
+
+def test_what_follows_the_model_refuses_a_layout_in_its_own_words():
+    model = Model(lambda h: h.to_sparse().mul_(2).to_dense().sum(-1, keepdim=True))
+    with pytest.raises(UnsupportedModelError, match=r"^Found: a tensor of layout torch.sparse_coo"):
+        discover_units(model, torch.randn(3, 4))
