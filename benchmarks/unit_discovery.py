@@ -3,8 +3,8 @@
     uv run benchmarks/unit_discovery.py [--filter 'resnet|vit'] [--json] [--write benchmarks/results] [--list]
 
 Every model has random weights and runs in a process of its own, which is how its memory is measured. Images have the
-smallest size that the model takes, three of them in a batch. *ratio* is the time of discovery (median of three) over
-that of one forward pass (median of five, evaluation mode, without gradients), both in processor time of one thread.
+smallest size that the model takes, three of them in a batch. *ratio* is the time of discovery over that of one forward
+pass (evaluation mode, without gradients), medians of five rounds of both, in processor time of one thread.
 The proof runs on two of the images, in double precision; models of more than half a billion weights in single.
 """
 
@@ -38,6 +38,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import zoo
 
 SIZES = (32, 64, 96, 128, 224, 299)
+ROUNDS = 5
 COLUMNS = (
     "model", "parameters", "input", "groups", "coupled", "units", "coverage", "forward_s", "discovery_s", "ratio",
     "proven", "runs", "proof_s", "peak_gb", "note",
@@ -87,14 +88,16 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     model, inputs = models()[name]()
     row: dict[str, Any] = {"model": name, "parameters": sum(p.numel() for p in model.parameters())}
     row["input"] = "x".join(map(str, inputs.shape)) if isinstance(inputs, torch.Tensor) else type(inputs).__name__
-    forward = forward_time(model.eval(), inputs)
     gc.collect()  # what the imports left behind is not discovery's
     times = []
-    for _ in range(3):
+    for _ in range(ROUNDS + 1):  # in turn, so that what else the machine does meets both
         start = time.process_time()
+        with torch.no_grad():
+            zoo.run(model.eval(), inputs)
+        middle = time.process_time()
         unit_map = discover_units(model, inputs, residual="group")
-        times.append(time.process_time() - start)
-    seconds = statistics.median(times)
+        times.append((middle - start, time.process_time() - middle))
+    forward, seconds = map(statistics.median, zip(*times[1:], strict=True))
     row |= {
         "groups": len(unit_map),
         "coupled": sum(group.coupled for group in unit_map),
@@ -109,17 +112,6 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
         row |= proof(model, inputs, unit_map)
     row["peak_gb"] = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2)
     return row
-
-
-def forward_time(model: nn.Module, inputs: Any) -> float:
-    """Return the median time of a forward pass in seconds."""
-    times = []
-    with torch.no_grad():
-        for _ in range(6):
-            start = time.process_time()
-            zoo.run(model, inputs)
-            times.append(time.process_time() - start)
-    return statistics.median(times[1:])
 
 
 def proof(model: nn.Module, inputs: Any, unit_map: Any) -> dict[str, Any]:
