@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,6 +19,9 @@ from lightning_plasticity.units.unit_map import UnitMap
 _PAIRS = 6
 _DRAWS, _MOST_DRAWS = 3, 10
 _TRIED, _SEVERAL = 8, 2
+
+Entries: TypeAlias = dict[int, Tensor]
+"""Some entries of some tensors: a mask by the ``id`` of the tensor."""
 
 
 def incomplete(box: Sandbox, unit_map: UnitMap) -> tuple[Problems, list[UnitGroup]]:
@@ -131,11 +135,11 @@ def _pair(box: Sandbox, units: Tensor) -> Tensor:
 def forgotten(box: Sandbox, group: UnitGroup, unit_map: UnitMap) -> list[str] | None:
     """Return the tensors with entries that are said to write no unit, but act on the output through one unit alone.
 
-    Such an entry has a derivative, and none that is passed on by what reads the unit; and it has one where a
-    tap shows the unit, so it comes before. A tensor counts if this is so for several units.
+    A tensor counts if this is so for several units. With one set of weights it may be chance (the other readers of the
+    entry are dead), so the entries must not act through anything else with other weights either.
 
     Args:
-        box: The model.
+        box: The model; its weights are redrawn if anything is found, and stay so.
         group: The group.
         unit_map: All groups; what writes their units is theirs.
 
@@ -146,40 +150,69 @@ def forgotten(box: Sandbox, group: UnitGroup, unit_map: UnitMap) -> list[str] | 
     free = {id(tensor): torch.ones_like(tensor, dtype=torch.bool) for tensor in tensors.values()}
     for slot in (slot for other in unit_map for slot in other.incoming + other.norms):
         slot.assign(torch.arange(slot.size, device="cpu"), 0.0, tensor=free[id(slot.tensor)])
+    found = _acting_through_one(box, group, free)
+    if found is None:
+        return None
+    several = min(_SEVERAL, len(found))
+    for _ in range(_MOST_DRAWS):
+        times = Counter(tensor for entries in found.values() for tensor in entries)
+        if not any(count >= several for count in times.values()):
+            return []
+        box.redraw_weights()
+        found = {unit: _without(box, group, unit, entries) for unit, entries in found.items()}
+    times = Counter(tensor for entries in found.values() for tensor in entries)
+    return [path for path, tensor in tensors.items() if times[id(tensor)] >= several]
+
+
+def _acting_through_one(box: Sandbox, group: UnitGroup, free: Entries) -> dict[int, Entries] | None:
+    """Return for some units which of the ``free`` entries act through this one alone, with these weights.
+
+    Such an entry has a derivative, and none that is passed on by what reads the unit; and it has one where a tap shows
+    the unit, so it comes before. None if there are no derivatives, or no unit has one.
+    """
     written = by_tensor(group.incoming + group.norms)
     alive = torch.zeros(group.size, dtype=torch.bool, device="cpu")
-    acting: dict[int, Tensor] = {}
+    acting: Entries = {}
 
     def note(tensor: Tensor, effect: Tensor) -> None:
         acting[id(tensor)] = free[id(tensor)] & (effect > box.tolerance)
         for slot in written.get(id(tensor), ()):
             alive.logical_or_((largest_per_unit(slot, effect) > box.tolerance).cpu())
 
-    def note_writers(tensor: Tensor, effect: Tensor) -> None:
-        writing[id(tensor)] = effect > 0
-
-    def compare(tensor: Tensor, effect: Tensor) -> None:
-        if (acting[id(tensor)] & (effect == 0) & writing.get(id(tensor), anywhere)).any():
-            lost.add(id(tensor))
-        passed_on.extend(bool(largest_per_unit(slot, effect)[unit]) for slot in written.get(id(tensor), ()))
-
     if not effects(box, note, statistics=True) or not alive.any():
         return None
-    anywhere = torch.tensor(group.tap is None, device="cpu")
     living = alive.nonzero()[:, 0]
-    times: Counter[int] = Counter()
-    for unit in living[box.choose(len(living), _TRIED)]:
-        lost: set[int] = set()
-        writing: dict[int, Tensor] = {}
-        passed_on: list[bool] = []
+    found = {}
+    for unit in living[box.choose(len(living), _TRIED)].tolist():
+        writing = acting
         if group.tap is not None:
-            effects(box, note_writers, statistics=True, seen=(group.tap, unit[None]))
-        effects(box, compare, statistics=True, unread=(group.outgoing, unit[None]))
-        if any(passed_on):  # by a reader with a computed weight
-            lost.clear()
-        if any(passed_on) and group.tap is not None:
-            with box.edited():
-                cut(box, [(group, unit[None])])
-                effects(box, compare, statistics=True)
-        times.update(lost)
-    return [path for path, tensor in tensors.items() if times[id(tensor)] >= min(_SEVERAL, len(living))]
+            writing = {}
+
+            def note_writers(tensor: Tensor, effect: Tensor, writing: Entries = writing) -> None:
+                writing[id(tensor)] = acting[id(tensor)] & (effect > 0)
+
+            effects(box, note_writers, statistics=True, seen=(group.tap, torch.tensor([unit], device="cpu")))
+        found[unit] = _without(box, group, unit, writing)
+    return found
+
+
+def _without(box: Sandbox, group: UnitGroup, unit: int, entries: Entries) -> Entries:
+    """Return those of ``entries`` that do not act through anything but ``unit``, with these weights."""
+    only = torch.tensor([unit], device="cpu")
+    written = by_tensor(group.incoming + group.norms)
+    left: Entries = {}
+    passed_on: list[bool] = []
+
+    def compare(tensor: Tensor, effect: Tensor) -> None:
+        if id(tensor) in entries:
+            left[id(tensor)] = entries[id(tensor)] & (effect == 0)
+        passed_on.extend(bool(largest_per_unit(slot, effect)[unit]) for slot in written.get(id(tensor), ()))
+
+    effects(box, compare, statistics=True, unread=(group.outgoing, only))
+    if any(passed_on):  # by a reader with a computed weight
+        if group.tap is None:
+            return {}
+        with box.edited():
+            cut(box, [(group, only)])
+            effects(box, compare, statistics=True)
+    return {tensor: mask for tensor, mask in (entries | left).items() if mask.any()}

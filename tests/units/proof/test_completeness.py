@@ -10,6 +10,8 @@ from support.proof_cases import Network, group_of, prove, slot
 from torch import Tensor, nn
 
 from lightning_plasticity.units import UnitGroup, UnitMap, verify_units
+from lightning_plasticity.units.proof.completeness import forgotten
+from lightning_plasticity.units.proof.sandbox import sandbox
 
 WRITERS = (("weight", "weight"), ("bias", "bias"))
 
@@ -74,16 +76,16 @@ class Branches(nn.Module):
         return self.head(torch.cat([torch.relu(self.left(x[:4])), torch.relu(self.right(x[4:]))]))
 
 
-@pytest.mark.parametrize(("forgotten", "complete"), [("left", False), ("right", False), (None, True)])
-def test_units_that_are_dead_where_an_entry_was_forgotten_vouch_for_nothing(forgotten, complete) -> None:
+@pytest.mark.parametrize(("left_out", "complete"), [("left", False), ("right", False), (None, True)])
+def test_units_that_are_dead_where_an_entry_was_forgotten_vouch_for_nothing(left_out, complete) -> None:
     torch.manual_seed(0)
     model = Branches()
     writers = [slot(model, f"{side}.{name}", kind=kind) for side in ("left", "right") for name, kind in WRITERS]
-    kept = tuple(writer for writer in writers if writer.path != f"{forgotten}.weight")
+    kept = tuple(writer for writer in writers if writer.path != f"{left_out}.weight")
     group = UnitGroup("units", 6, kept, (), (slot(model, "head.weight", 1),), None)
     proof = verify_units(model, torch.rand(8, 4), UnitMap(model, (group,)))["units"]
     assert proof.complete is complete
-    assert f"each of {forgotten}.weight has entries" in "".join([*proof.problems, "each of None.weight has entries"])
+    assert f"each of {left_out}.weight has entries" in "".join([*proof.problems, "each of None.weight has entries"])
 
 
 def test_units_that_differ_in_place_are_complete_if_no_entry_acts_through_one_alone() -> None:
@@ -93,6 +95,18 @@ def test_units_that_differ_in_place_are_complete_if_no_entry_acts_through_one_al
     right = UnitGroup("0", 4, (first, bias), (), read, None)
     for group, complete in ((right, True), (replace(right, incoming=(first,)), False)):
         assert verify_units(model, torch.randn(8, 3, 5), UnitMap(model, (group,)))["0"].complete is complete
+
+
+@pytest.mark.parametrize("kinds", [("weight", "bias"), ("weight",)])
+def test_an_entry_that_acts_through_one_unit_because_its_other_readers_are_dead_was_not_forgotten(kinds) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.GroupNorm(1, 3), nn.Conv1d(3, 6, 1, groups=3), nn.ReLU(), nn.Flatten(), nn.Linear(30, 2))
+    with torch.no_grad():
+        model[1].bias.copy_(torch.tensor([20.0, -20.0]).repeat(3))  # of the two readers of each channel, one is dead
+    written = tuple(slot(model, f"1.{kind}", kind=kind) for kind in kinds)
+    group = UnitGroup("1", 6, written, (), (slot(model, "4.weight", 1, torch.arange(30).view(6, 5)),), None)
+    with sandbox(model, torch.randn(8, 3, 5)) as box:
+        assert forgotten(box, group, UnitMap(model, (group,))) == ["1.bias"] * ("bias" not in kinds)
 
 
 def test_without_derivatives_units_that_act_are_found_by_trial_and_what_was_forgotten_is_not_told() -> None:
