@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -12,16 +10,13 @@ from torch import Tensor
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.proof.comparison import difference
 from lightning_plasticity.units.proof.effects import by_tensor, effects, largest_per_unit
+from lightning_plasticity.units.proof.forgotten import forgotten
 from lightning_plasticity.units.proof.laws import Chosen, Law, Problems, about, blamed, cut
 from lightning_plasticity.units.proof.sandbox import Sandbox
 from lightning_plasticity.units.unit_map import UnitMap
 
 _PAIRS = 6
 _DRAWS, _MOST_DRAWS = 3, 10
-_TRIED, _SEVERAL = 8, 2
-
-Entries: TypeAlias = dict[int, Tensor]
-"""Some entries of some tensors: a mask by the ``id`` of the tensor."""
 
 
 def incomplete(box: Sandbox, unit_map: UnitMap) -> tuple[Problems, list[UnitGroup]]:
@@ -30,7 +25,7 @@ def incomplete(box: Sandbox, unit_map: UnitMap) -> tuple[Problems, list[UnitGrou
     Units that exchange all their entries leave the output as it is, unless an entry was forgotten. As many as there are
     do so at once, of those that act on the output; and since a unit that is dead with one set of weights vouches for
     nothing, with several sets. Where the output changes, an entry was forgotten or the units differ in place, such as
-    the channels of a depthwise convolution: :func:`forgotten` tells which.
+    the channels of a depthwise convolution: :func:`~lightning_plasticity.units.proof.forgotten.forgotten` tells which.
 
     Args:
         box: The model; its weights are redrawn and stay so.
@@ -41,6 +36,7 @@ def incomplete(box: Sandbox, unit_map: UnitMap) -> tuple[Problems, list[UnitGrou
         they cannot be exchanged and the output has no derivatives.
     """
     problems: Problems = {}
+    in_place: Problems = {}
     untold, asleep = {group.name: group for group in unit_map}, {group.name for group in unit_map if group.size > 1}
     for draw in range(_MOST_DRAWS):
         if draw >= _DRAWS and not asleep:
@@ -52,9 +48,13 @@ def incomplete(box: Sandbox, unit_map: UnitMap) -> tuple[Problems, list[UnitGrou
         acting = _acting(box, groups, before)
         chosen = [(group, _pairs(acting[group.name])) for group in groups if len(acting[group.name]) > 1]
         asleep -= {group.name for group, _ in chosen}
-        differing = blamed(_exchanged(before), box, chosen)
+        exchangeable = [(group, units) for group, units in chosen if group.name not in in_place]
+        differing = in_place | blamed(_exchanged(before), box, exchangeable)
+        by_place = [group for group, _ in chosen if group.name in differing and not group.coupled]
+        missing = forgotten(box, by_place, unit_map)
+        in_place |= {name: differing[name] for name, missed in missing.items() if missed == []}
         for group, _ in chosen:
-            missed = None if group.coupled or group.name not in differing else forgotten(box, group, unit_map)
+            missed = missing.get(group.name)
             if missed:
                 each = f"each of {', '.join(missed)} has entries that act through one of them alone"
                 problems[group.name] = f"{differing[group.name]}; {each}"
@@ -130,89 +130,3 @@ def _pair(box: Sandbox, units: Tensor) -> Tensor:
     first = int(units[box.choose(len(units), 1)])
     near = (units - (first ^ 1)).abs().masked_fill(units == first, len(units) + int(units.max()))
     return units.new_tensor([first, int(units[near.argmin()])])
-
-
-def forgotten(box: Sandbox, group: UnitGroup, unit_map: UnitMap) -> list[str] | None:
-    """Return the tensors with entries that are said to write no unit, but act on the output through one unit alone.
-
-    A tensor counts if this is so for several units. With one set of weights it may be chance (the other readers of the
-    entry are dead), so the entries must not act through anything else with other weights either.
-
-    Args:
-        box: The model; its weights are redrawn if anything is found, and stay so.
-        group: The group.
-        unit_map: All groups; what writes their units is theirs.
-
-    Returns:
-        Dotted names; None if it cannot be told, because there are no derivatives, or no unit has one.
-    """
-    tensors = dict(box.model.named_parameters()) | dict(box.model.named_buffers())
-    free = {id(tensor): torch.ones_like(tensor, dtype=torch.bool) for tensor in tensors.values()}
-    for slot in (slot for other in unit_map for slot in other.incoming + other.norms):
-        slot.assign(torch.arange(slot.size, device="cpu"), 0.0, tensor=free[id(slot.tensor)])
-    found = _acting_through_one(box, group, free)
-    if found is None:
-        return None
-    several = min(_SEVERAL, len(found))
-    for _ in range(_MOST_DRAWS):
-        times = Counter(tensor for entries in found.values() for tensor in entries)
-        if not any(count >= several for count in times.values()):
-            return []
-        box.redraw_weights()
-        found = {unit: _without(box, group, unit, entries) for unit, entries in found.items()}
-    times = Counter(tensor for entries in found.values() for tensor in entries)
-    return [path for path, tensor in tensors.items() if times[id(tensor)] >= several]
-
-
-def _acting_through_one(box: Sandbox, group: UnitGroup, free: Entries) -> dict[int, Entries] | None:
-    """Return for some units which of the ``free`` entries act through this one alone, with these weights.
-
-    Such an entry has a derivative, and none that is passed on by what reads the unit; and it has one where a tap shows
-    the unit, so it comes before. None if there are no derivatives, or no unit has one.
-    """
-    written = by_tensor(group.incoming + group.norms)
-    alive = torch.zeros(group.size, dtype=torch.bool, device="cpu")
-    acting: Entries = {}
-
-    def note(tensor: Tensor, effect: Tensor) -> None:
-        acting[id(tensor)] = free[id(tensor)] & (effect > box.tolerance)
-        for slot in written.get(id(tensor), ()):
-            alive.logical_or_((largest_per_unit(slot, effect) > box.tolerance).cpu())
-
-    if not effects(box, note, statistics=True) or not alive.any():
-        return None
-    living = alive.nonzero()[:, 0]
-    found = {}
-    for unit in living[box.choose(len(living), _TRIED)].tolist():
-        writing = acting
-        if group.tap is not None:
-            writing = {}
-
-            def note_writers(tensor: Tensor, effect: Tensor, writing: Entries = writing) -> None:
-                writing[id(tensor)] = acting[id(tensor)] & (effect > 0)
-
-            effects(box, note_writers, statistics=True, seen=(group.tap, torch.tensor([unit], device="cpu")))
-        found[unit] = _without(box, group, unit, writing)
-    return found
-
-
-def _without(box: Sandbox, group: UnitGroup, unit: int, entries: Entries) -> Entries:
-    """Return those of ``entries`` that do not act through anything but ``unit``, with these weights."""
-    only = torch.tensor([unit], device="cpu")
-    written = by_tensor(group.incoming + group.norms)
-    left: Entries = {}
-    passed_on: list[bool] = []
-
-    def compare(tensor: Tensor, effect: Tensor) -> None:
-        if id(tensor) in entries:
-            left[id(tensor)] = entries[id(tensor)] & (effect == 0)
-        passed_on.extend(bool(largest_per_unit(slot, effect)[unit]) for slot in written.get(id(tensor), ()))
-
-    effects(box, compare, statistics=True, unread=(group.outgoing, only))
-    if any(passed_on):  # by a reader with a computed weight
-        if group.tap is None:
-            return {}
-        with box.edited():
-            cut(box, [(group, only)])
-            effects(box, compare, statistics=True)
-    return {tensor: mask for tensor, mask in (entries | left).items() if mask.any()}

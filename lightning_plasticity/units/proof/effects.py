@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_plasticity.units.group import Tap
 from lightning_plasticity.units.proof.batch_norm import WrittenOutBatchNorm
 from lightning_plasticity.units.proof.comparison import as_real
+from lightning_plasticity.units.proof.laws import Chosen
 from lightning_plasticity.units.proof.sandbox import Sandbox
 from lightning_plasticity.units.slot import Slot
 from lightning_plasticity.units.tensors import tensors_in
@@ -26,7 +27,7 @@ def effects(
     listener: Listener,
     *,
     statistics: bool = False,
-    unread: tuple[Sequence[Slot], Tensor] | None = None,
+    unread: Chosen = (),
     seen: tuple[Tap, Tensor] | None = None,
 ) -> bool:
     """Hand the effect of every entry of every weight to ``listener``, one tensor at a time, so that none is kept.
@@ -39,15 +40,15 @@ def effects(
         listener: Receives each tensor and the effects, absolute, in its shape. Tensors that the output does not depend
             on are left out.
         statistics: Whether running statistics are listened to as well.
-        unread: Leave out what acts through these entries: the slots that read some units, and the units. The model
-            computes what it always computes; only derivatives are not passed on. (Not where the weights are computed.)
+        unread: Leave out what acts through these units of some groups. The model computes what it always computes; only
+            derivatives are not passed on by what reads them. (Not where these weights are computed.)
         seen: Take the effect on what this tap shows of these units, in place of that on the output.
 
     Returns:
         False if the model could not be differentiated; the listener may have received some tensors nevertheless.
     """
     modes: list[AbstractContextManager[Any]] = [WrittenOutBatchNorm()] if statistics else []
-    modes += [_unread(*unread)] if unread else []
+    modes += [_unread(unread)] if unread else []
     try:
         with (
             torch.enable_grad(),
@@ -137,10 +138,10 @@ def _shown(tap: Tap, units: Tensor) -> Generator[list[Tensor], None, None]:
         handle.remove()
 
 
-def _unread(slots: Sequence[Slot], units: Tensor) -> AbstractContextManager[None]:
+def _unread(chosen: Chosen) -> AbstractContextManager[None]:
     """Let backward passes find zeros in the entries that read ``units``, wherever an operation has saved the weight."""
     cut: dict[int, Tensor] = {}
-    for slot in slots:
+    for slot, units in ((slot, units) for group, units in chosen for slot in group.outgoing):
         storage = slot.tensor.untyped_storage()
         if storage.data_ptr() not in cut:
             cut[storage.data_ptr()] = slot.tensor.new_empty(0).set_(storage).clone()

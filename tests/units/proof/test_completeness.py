@@ -10,7 +10,7 @@ from support.proof_cases import Network, group_of, prove, slot
 from torch import Tensor, nn
 
 from lightning_plasticity.units import UnitGroup, UnitMap, verify_units
-from lightning_plasticity.units.proof.completeness import forgotten
+from lightning_plasticity.units.proof.forgotten import forgotten
 from lightning_plasticity.units.proof.sandbox import sandbox
 
 WRITERS = (("weight", "weight"), ("bias", "bias"))
@@ -106,7 +106,7 @@ def test_an_entry_that_acts_through_one_unit_because_its_other_readers_are_dead_
     written = tuple(slot(model, f"1.{kind}", kind=kind) for kind in kinds)
     group = UnitGroup("1", 6, written, (), (slot(model, "4.weight", 1, torch.arange(30).view(6, 5)),), None)
     with sandbox(model, torch.randn(8, 3, 5)) as box:
-        assert forgotten(box, group, UnitMap(model, (group,))) == ["1.bias"] * ("bias" not in kinds)
+        assert forgotten(box, [group], UnitMap(model, (group,))) == {"1": ["1.bias"] * ("bias" not in kinds)}
 
 
 def test_without_derivatives_units_that_act_are_found_by_trial_and_what_was_forgotten_is_not_told() -> None:

@@ -1,0 +1,167 @@
+"""Which entries of units were forgotten, where the units differ in place and cannot be exchanged."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from lightning_plasticity.units.group import UnitGroup
+from lightning_plasticity.units.proof.effects import Listener, by_tensor, effects, largest_per_unit
+from lightning_plasticity.units.proof.laws import Chosen, Law, Problems, about, blamed, cut
+from lightning_plasticity.units.proof.sandbox import Sandbox
+from lightning_plasticity.units.unit_map import UnitMap
+
+_TRIED, _SEVERAL = 8, 2
+_CONFIRMATIONS = 10
+
+Entries: TypeAlias = dict[int, Tensor]
+"""Some entries of some tensors: a mask by the ``id`` of the tensor."""
+
+
+def forgotten(box: Sandbox, groups: Sequence[UnitGroup], unit_map: UnitMap) -> dict[str, list[str] | None]:
+    """Return the tensors with entries that are said to write no unit, but act on the output through one unit alone.
+
+    Such an entry has a derivative, and none that is passed on by what reads the unit; and it has one where a tap shows
+    the unit, so it comes before. A tensor counts if this is so for several units. With one set of weights it may be
+    chance (the other readers of the entry are dead), so it has to be so with others too.
+
+    One unit of every group at a time is left out of the derivatives, of all groups at once: which leaves none to fewer
+    entries than each alone would. Only where there are such, the groups are looked at one by one.
+
+    Args:
+        box: The model; its weights are redrawn if anything is found, and stay so.
+        groups: The groups.
+        unit_map: All groups; what writes their units is theirs.
+
+    Returns:
+        Dotted names by name of the group; None if it cannot be told, because there are no derivatives, or no unit has
+        one.
+    """
+    tensors = dict(box.model.named_parameters()) | dict(box.model.named_buffers())
+    alive, acting = _alive(box, groups, _free(tensors, unit_map)) if groups else ({}, {})
+    found = {
+        group: {unit: _through_one(box, group, unit, acting) for unit in alive[group].tolist()}
+        for group in _suspects(box, alive, acting)
+    }
+    several = {group: min(_SEVERAL, len(units)) for group, units in alive.items()}
+    for _ in range(_CONFIRMATIONS):
+        found = {group: units for group, units in found.items() if _counted(units, several[group])}
+        if found:
+            box.redraw_weights()
+        for group, units in found.items():
+            found[group] = {unit: _without(box, group, unit, entries) for unit, entries in units.items()}
+    paths = {id(tensor): path for path, tensor in tensors.items()}
+    told = {group.name: _counted(found.get(group, {}), several[group]) for group in alive}
+    return {group.name: None for group in groups} | {
+        name: sorted(paths[tensor] for tensor in counted) for name, counted in told.items()
+    }
+
+
+def _counted(units: dict[int, Entries], several: int) -> list[int]:
+    """Return the tensors that are found with several units."""
+    times = Counter(tensor for entries in units.values() for tensor in entries)
+    return [tensor for tensor, count in times.items() if count >= several]
+
+
+def _free(tensors: dict[str, Tensor], unit_map: UnitMap) -> Entries:
+    """Return the entries that are said to write no unit."""
+    free = {id(tensor): torch.ones_like(tensor, dtype=torch.bool) for tensor in tensors.values()}
+    for slot in (slot for group in unit_map for slot in group.incoming + group.norms):
+        slot.assign(torch.arange(slot.size, device="cpu"), 0.0, tensor=free[id(slot.tensor)])
+    return free
+
+
+def _alive(box: Sandbox, groups: Sequence[UnitGroup], free: Entries) -> tuple[dict[UnitGroup, Tensor], Entries]:
+    """Return some units of each group that act on the output, of groups that have any, and the free entries that do."""
+    written = by_tensor(slot for group in groups for slot in group.incoming + group.norms)
+    owners = {id(slot): group for group in groups for slot in group.incoming + group.norms}
+    alive: dict[UnitGroup, Tensor] = {}
+    acting: Entries = {}
+
+    def note(tensor: Tensor, effect: Tensor) -> None:
+        acting[id(tensor)] = free[id(tensor)] & (effect > box.tolerance)
+        for slot in written.get(id(tensor), ()):
+            acts = (largest_per_unit(slot, effect) > box.tolerance).cpu()
+            group = owners[id(slot)]
+            alive[group] = alive.get(group, torch.zeros_like(acts)) | acts
+
+    if not effects(box, note, statistics=True):
+        return {}, {}
+    units = {group: acts.nonzero()[:, 0] for group, acts in alive.items() if acts.any()}
+    return {group: those[box.choose(len(those), _TRIED)] for group, those in units.items()}, acting
+
+
+def _suspects(box: Sandbox, alive: dict[UnitGroup, Tensor], acting: Entries) -> list[UnitGroup]:
+    """Return the groups of which some unit, left out of the derivatives, leaves none to an entry."""
+    law, names = _leaves_some(acting), set[str]()
+    for unit in range(_TRIED):
+        chosen = [(group, units[unit : unit + 1]) for group, units in alive.items() if group.name not in names]
+        names |= blamed(law, box, [(group, units) for group, units in chosen if len(units)]).keys()
+    return [group for group in alive if group.name in names]
+
+
+def _leaves_some(acting: Entries) -> Law:
+    """Return the law that every entry acts through more than the units, and the units through what reads them."""
+
+    def leaves_some(box: Sandbox, chosen: Chosen) -> Problems:
+        left = _without_all(box, chosen, acting)
+        return about(chosen, "an entry acts through a unit alone") if left is None or left else {}
+
+    return leaves_some
+
+
+def _through_one(box: Sandbox, group: UnitGroup, unit: int, acting: Entries) -> Entries:
+    """Return those of the ``acting`` entries that act on the unit where a tap shows it, and not but through it."""
+    writing: Entries = {}
+
+    def note(tensor: Tensor, effect: Tensor) -> None:
+        writing[id(tensor)] = acting[id(tensor)] & (effect > 0)
+
+    if group.tap is not None:
+        effects(box, note, statistics=True, seen=(group.tap, torch.tensor([unit], device="cpu")))
+    return _without(box, group, unit, acting if group.tap is None else writing)
+
+
+def _without(box: Sandbox, group: UnitGroup, unit: int, entries: Entries) -> Entries:
+    """Return those of ``entries`` that do not act but through ``unit``, with these weights."""
+    chosen = [(group, torch.tensor([unit], device="cpu"))]
+    left = _without_all(box, chosen, entries)
+    if left is None and group.tap is not None:
+        with box.edited():
+            cut(box, chosen)
+            left = _idle(box, [], entries)
+    return left or {}
+
+
+def _without_all(box: Sandbox, chosen: Chosen, entries: Entries) -> Entries | None:
+    """Return those of ``entries`` that do not act but through the units, each one of its group.
+
+    None if the units act through something else than what reads them, such as a weight that is computed from it.
+    """
+    written = by_tensor(slot for group, _ in chosen for slot in group.incoming + group.norms)
+    only = {id(slot): int(unit) for group, unit in chosen for slot in group.incoming + group.norms}
+    passed_on: list[bool] = []
+
+    def look(tensor: Tensor, effect: Tensor) -> None:
+        passed_on.extend(bool(largest_per_unit(slot, effect)[only[id(slot)]]) for slot in written.get(id(tensor), ()))
+
+    left = _idle(box, chosen, entries, look)
+    return None if any(passed_on) else left
+
+
+def _idle(box: Sandbox, unread: Chosen, entries: Entries, look: Listener | None = None) -> Entries:
+    """Return those of ``entries`` without effect while the units are unread; ``look`` receives all effects as well."""
+    idle = dict(entries)
+
+    def note(tensor: Tensor, effect: Tensor) -> None:
+        if id(tensor) in idle:
+            idle[id(tensor)] = idle[id(tensor)] & (effect == 0)
+        if look is not None:
+            look(tensor, effect)
+
+    effects(box, note, statistics=True, unread=unread)
+    return {tensor: mask for tensor, mask in idle.items() if mask.any()}
