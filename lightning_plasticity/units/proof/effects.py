@@ -60,7 +60,7 @@ def effects(
             combined = _combined(outputs if shown is None else shown, box)
             if not combined.requires_grad or not combined.isfinite():
                 return False
-            torch.autograd.backward(combined, inputs=leaves)
+            box.backward(combined, leaves)
     except Exception:  # whatever keeps a model from being differentiated, redrawing can tell the same, only slower
         return False
     return True

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -23,10 +24,25 @@ class Promotion(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._dtype = dtype
+        self._narrows = False
+
+    @contextmanager
+    def narrowing(self) -> Generator[None, None, None]:
+        """Make casts to less precision during the block: autograd casts each gradient to the precision of its weight.
+
+        Yields:
+            Nothing.
+        """
+        self._narrows = True
+        try:
+            yield
+        finally:
+            self._narrows = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if func is torch.ops.aten._to_copy.default and args[0].dtype == self._dtype and _is_float(kwargs.get("dtype")):
+        casts = func is torch.ops.aten._to_copy.default and not self._narrows
+        if casts and args[0].dtype == self._dtype and _is_float(kwargs.get("dtype")):
             kwargs = {**kwargs, "dtype": self._dtype}
         floats = {tensor.dtype for tensor in _tensor_arguments(args, kwargs) if tensor.is_floating_point()}
         if len(floats) < 2:

@@ -62,6 +62,7 @@ class Sandbox:
         self._undo: list[tuple[Slot, Tensor, Tensor]] = []
         self._sizes: dict[int, float] = {}
         self._outputs: list[Tensor] = []
+        self._promotion = Promotion(dtype)
 
     def run(self, *modes: AbstractContextManager[Any]) -> list[Tensor]:
         """Run the model once in the chosen mode and return every tensor of its output, detached.
@@ -101,10 +102,15 @@ class Sandbox:
         with ExitStack() as stack:
             stack.enter_context(attributes_restored(self.model))
             stack.enter_context(values_restored(self.model))
-            for mode in (Promotion(self.dtype), *modes):
+            for mode in (self._promotion, *modes):
                 stack.enter_context(mode)
             seed_everything(self.seed)
             yield
+
+    def backward(self, value: Tensor, leaves: Sequence[Tensor]) -> None:
+        """Give ``leaves`` the derivatives of ``value``, which was computed in :meth:`running`."""
+        with self._promotion.narrowing():
+            torch.autograd.backward(value, inputs=leaves)
 
     def measure_statistics(self) -> bool:
         """Give batch norms running statistics that fit what they see in evaluation mode, as training would have done.
