@@ -36,7 +36,7 @@ def incomplete(box: Sandbox, unit_map: UnitMap) -> tuple[Problems, list[UnitGrou
         they cannot be exchanged and the output has no derivatives.
     """
     problems: Problems = {}
-    in_place: Problems = {}
+    in_place: Problems = {}  # groups whose units differ in place, and nothing was forgotten: these are not exchanged again
     untold, asleep = {group.name: group for group in unit_map}, {group.name for group in unit_map if group.size > 1}
     for draw in range(_MOST_DRAWS):
         if draw >= _DRAWS and not asleep:
@@ -54,14 +54,14 @@ def incomplete(box: Sandbox, unit_map: UnitMap) -> tuple[Problems, list[UnitGrou
         missing = forgotten(box, by_place, unit_map)
         in_place |= {name: differing[name] for name, missed in missing.items() if missed == []}
         for group, _ in chosen:
-            missed = missing.get(group.name)
+            name, missed = group.name, missing.get(group.name)
             if missed:
                 each = f"each of {', '.join(missed)} has entries that act through one of them alone"
-                problems[group.name] = f"{differing[group.name]}; {each}"
-            elif missed is None and group.name in differing and not _any_are_alike(box, group, acting[group.name]):
-                problems |= {group.name: differing[group.name]} if group.coupled else {}
-            else:
-                untold.pop(group.name, None)
+                problems[name] = f"{differing[name]}; {each}"
+            elif name not in differing or missed is not None or _any_are_alike(box, group, acting[name]):
+                untold.pop(name, None)
+            elif group.coupled:
+                problems[name] = differing[name]
     return problems, list(untold.values())
 
 
