@@ -108,11 +108,13 @@ class UnitMap(Bound):
         """
         modules = set(self.model.modules())
         gone = {slot.path for group in self.groups for slot in group.slots if slot.module not in modules}
+        taps = [group.tap for group in self.groups if group.tap is not None]
+        gone = gone or {tap.path for tap in taps if tap.module not in modules}
         if gone:
             raise StateMismatchError(
                 f"units that point to {sorted(gone)} of a layer which is no longer part of the model",
                 "units of the model as it is",
-                "Bind them again: `units = units.update(model)`",
+                "Bind them again: `units = units.update(model)`, and build what uses them anew",
             )
 
     def update(self, model: nn.Module) -> UnitMap:
