@@ -5,6 +5,7 @@ Every one of the errors is a :class:`ValueError`, so that code which guards agai
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from numbers import Integral, Real
@@ -57,6 +58,29 @@ class InvalidArgumentError(PlasticityError):
     """An argument has a value outside its range."""
 
 
+class UnknownGroupError(PlasticityError, KeyError):
+    """A unit map has no group of this name."""
+
+    __str__ = ValueError.__str__  # a KeyError would show its text in quotes
+
+
+def shortened(names: Sequence[object], most: int = 12) -> str:
+    """Return names for a message, in brackets: all of them, or the first and the last of many.
+
+    Args:
+        names: The names.
+        most: How many are listed.
+
+    Example:
+        >>> shortened(["0", "2"]), shortened(range(20), most=3)
+        ("['0', '2']", '[0, 1, ..., 19] (20 in all)')
+    """
+    if len(names) <= most:
+        return str([*names])
+    first = ", ".join(map(repr, names[: most - 1]))
+    return f"[{first}, ..., {names[-1]!r}] ({len(names)} in all)"
+
+
 def check_number(
     name: str, value: object, interval: str, *, whole: bool = False, meaning: str = "", remedy: str = ""
 ) -> None:
@@ -71,20 +95,36 @@ def check_number(
         remedy: What to do about it; by default to correct the argument.
 
     Raises:
-        InvalidArgumentError: If it is refused.
+        InvalidArgumentError: If it is refused; of a text that says a number, with how to write that number.
 
     Example:
         >>> check_number("decay_rate", 0.9, "[0, 1)")
-        >>> check_number("decay_rate", "0.9", "[0, 1)")  # doctest: +IGNORE_EXCEPTION_DETAIL
+        >>> check_number("decay_rate", 1.5, "[0, 1)")  # doctest: +IGNORE_EXCEPTION_DETAIL
         Traceback (most recent call last):
-        InvalidArgumentError: Found: decay_rate='0.9'. Expected: a number in [0, 1). Remedy: Correct `decay_rate`.
+        InvalidArgumentError: Found: decay_rate=1.5. Expected: a number in [0, 1). Remedy: Correct `decay_rate`.
     """
     is_number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
     if not (is_number and _contains(interval, cast("float", value))):
         noun = f"a {'whole ' * whole}number in {interval}"
-        raise InvalidArgumentError(
-            f"{name}={value!r}", f"{noun}: {meaning}" if meaning else noun, remedy or f"Correct `{name}`"
-        )
+        remedy = _as_number(name, value) or remedy or f"Correct `{name}`"
+        raise InvalidArgumentError(f"{name}={value!r}", f"{noun}: {meaning}" if meaning else noun, remedy)
+
+
+def _as_number(name: str, value: object) -> str:
+    """Return what to do about a number that was passed as a text, such as YAML's ``1e-3``; empty if it is none."""
+    try:
+        number = float(value) if isinstance(value, str) else math.nan
+    except ValueError:
+        return ""
+    if not (isinstance(value, str) and math.isfinite(number)):
+        return ""
+    written = str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+    mantissa, has_exponent, exponent = value.lower().partition("e")
+    if not has_exponent:
+        return f"Pass a number, `{name}={written}`; in YAML, without quotes"
+    pointed = f"{mantissa if '.' in mantissa else mantissa + '.0'}e{'' if exponent[0] in '+-' else '+'}{exponent}"
+    choice = pointed if "e" in written else f"{written} or {pointed}"
+    return f"Pass a number, `{name}={written}`; in YAML write {choice}, where {value} is a text"
 
 
 def _contains(interval: str, value: float) -> bool:
@@ -213,8 +253,9 @@ def check_entries(state: object, *entries: str, remedy: str = "") -> None:
     """
     known = list(state) if isinstance(state, Mapping) else None
     if known is None or not set(entries) <= set(known):
+        entries_found = "" if known is None else f"a saved state with the entries {shortened(known)}"
         raise StateMismatchError(
-            f"a state of type {type(state).__name__}" if known is None else f"a saved state with the entries {known}",
+            entries_found or f"a state of type {type(state).__name__}",
             f"one with the entries {list(entries)}",
             remedy or "Load what `state_dict()` of the same class has returned, or start afresh",
         )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from lightning_plasticity.callbacks.monitoring.writing import AGGREGATES
 from lightning_plasticity.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def plot_layers(log: Log, metric: str = "dormant_unit_ratio", *, label: str = ""
         InvalidArgumentError: If the log holds no layer of the metric.
     """
     parts = {name: name.split("/", 2) for name in log if name.count("/") > 1}
-    parts = {name: each for name, each in parts.items() if each[2] not in {"mean", "min", "max"}}
+    parts = {name: each for name, each in parts.items() if each[2] not in AGGREGATES}
     names = {layer: name for name, (_, logged, layer) in parts.items() if logged == metric}
     if not names:
         raise InvalidArgumentError(

@@ -60,7 +60,7 @@ def test_a_number_within_its_interval_passes(interval, value):
 
 NO_NUMBERS = [
     ("[0, 1)", 1), ("[0, 1)", -1e-9), ("(0, 1]", 0), ("[0, inf)", math.inf), ("[-inf, inf]", math.nan),
-    ("[0, 1]", True), ("[0, 1]", "0.5"), ("[0, 1]", None), ("[0, 1]", [0.5]), ("[0, 1]", 1j),
+    ("[0, 1]", True), ("[0, 1]", "half"), ("[0, 1]", None), ("[0, 1]", [0.5]), ("[0, 1]", 1j),
     ("[0, 1]", torch.tensor(0.5)),
 ]  # fmt: skip
 
@@ -73,7 +73,29 @@ def test_what_is_outside_of_its_interval_or_no_number_is_refused(interval, value
     assert (refusal.value.found, refusal.value.expected, refusal.value.remedy) == parts
 
 
-@pytest.mark.parametrize("value", [1.0, "1", True, None, 0])
+SPELLED = [
+    ("1e-3", "0.001", r"write 0\.001 or 1\.0e-3, where 1e-3 is a text"),
+    ("1e-5", "1e-05", r"write 1\.0e-5, where 1e-5 is a text"),
+    ("1E3", "1000", r"write 1000 or 1\.0e\+3, where 1E3 is a text"),
+    ("0.5", "0.5", "without quotes"),
+]
+
+
+@pytest.mark.parametrize(("text", "number", "in_yaml"), SPELLED)
+def test_a_text_that_says_a_number_is_refused_with_how_to_write_the_number(text, number, in_yaml):
+    with pytest.raises(
+        InvalidArgumentError, match=rf"rate='{text}'.*a number in.*Pass .*, `rate={number}`; .*{in_yaml}"
+    ):
+        check_number("rate", text, "[0, 1]", remedy="Pass a small number")
+
+
+@pytest.mark.parametrize("text", ["", "small", "nan", "inf", "1e", "e3"])
+def test_a_text_that_says_no_number_is_refused_as_any_other_value(text):
+    with pytest.raises(InvalidArgumentError, match=rf"rate='{text}'.*Pass a small number"):
+        check_number("rate", text, "[0, 1]", remedy="Pass a small number")
+
+
+@pytest.mark.parametrize("value", [1.0, "one", True, None, 0])
 def test_a_whole_number_is_an_integer(value):
     with pytest.raises(InvalidArgumentError, match=r"steps=.*a whole number in \[1, inf\).*Pass 1"):
         check_number("steps", value, "[1, inf)", whole=True, remedy="Pass 1")
@@ -82,7 +104,7 @@ def test_a_whole_number_is_an_integer(value):
 
 def test_a_count_is_at_least_one_or_none():
     check_counts(steps=1, batches=None)
-    for count in (0, 1.0, "1", True):
+    for count in (0, 1.0, "one", True):
         with pytest.raises(InvalidArgumentError, match=r"batches=.*a whole number in \[1, inf\).*Correct `batches`"):
             check_counts(steps=1, batches=count)
 
@@ -90,7 +112,7 @@ def test_a_count_is_at_least_one_or_none():
 def test_a_seed_is_a_whole_number_or_none():
     check_seed(None)
     check_seed(0)
-    for seed in (-1, 0.5, "0", True):
+    for seed in (-1, 0.5, "zero", True):
         with pytest.raises(InvalidArgumentError, match=r"seed=.*whole number in \[0, inf\).*None for PyTorch's own"):
             check_seed(seed)
 
@@ -130,6 +152,9 @@ def test_a_saved_state_has_its_entries():
             check_entries(state, "noise")
     with pytest.raises(StateMismatchError, match=r"a saved state with the entries \['a', 1\].*\['noise'\].*drop it"):
         check_entries({"a": 0, 1: 2}, "noise", remedy="drop it")
+    many = {f"layer.{i}": i for i in range(1000)}  # the state of a model, say
+    with pytest.raises(StateMismatchError, match=r"'layer\.10', \.\.\., 'layer\.999'\] \(1000 in all\)\. Expected"):
+        check_entries(many, "noise")
 
 
 @pytest.mark.parametrize("value", [["net.0"], "net.0", 3])

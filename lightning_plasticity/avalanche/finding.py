@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lightning_plasticity.units import UnitMap, discover_units
+from lightning_plasticity.units.example import example_called
 from lightning_plasticity.units.patterns import Patterns
 from lightning_plasticity.units.unit_map import checked_groups
 
@@ -22,8 +23,11 @@ def find_units(strategy: Any, example_input: Any | None, include: Patterns, excl
         The units that are left.
 
     Raises:
-        UnsupportedModelError: If the model has no units.
+        InvalidArgumentError: If the example is none.
+        UnsupportedModelError: If the model has no units, or cannot be run on the example.
     """
-    units = discover_units(strategy.model, strategy.forward if example_input is None else example_input)
+    ran = "" if example_input is not None else "the strategy's forward pass on the first mini-batch: "
+    with example_called("example_input", ran):
+        units = discover_units(strategy.model, strategy.forward if example_input is None else example_input)
     checked_groups(units)
     return units.select(include, exclude)

@@ -15,6 +15,7 @@ from lightning_plasticity.errors import check_choice, check_seed
 from lightning_plasticity.optim import HesScale, UtilityGate
 from lightning_plasticity.optim.gate import attached_gates
 from lightning_plasticity.optim.gate_arguments import check_per
+from lightning_plasticity.optim.growth import choose_anew
 from lightning_plasticity.optim.parameters import choose_parameters, warn_untrained
 from lightning_plasticity.optim.settings import Perturbation
 from lightning_plasticity.units import UnitMap
@@ -157,14 +158,11 @@ class UPGDPlugin(SupervisedPlugin[Any], supports_distributed=False):
         return gate
 
     def _go_on(self, gate: UtilityGate, strategy: Any) -> None:
-        """Choose among what the model and its optimizer have become; nothing of what was chosen before may be left."""
+        """Choose among what the model and its optimizer have become."""
         if self.per == "unit":
-            gate.regroup(self._units(strategy))
-            gate.rebind(strategy.optimizer)
+            choose_anew(gate, strategy.optimizer, self._units(strategy), None)
         else:
-            gate.choose(None)
-            gate.rebind(strategy.optimizer)
-            gate.choose(self._parameters(strategy))
+            choose_anew(gate, strategy.optimizer, None, self._parameters(strategy))
 
     def _units(self, strategy: Any) -> UnitMap:
         return find_units(strategy, self.example_input, self.include, self.exclude)

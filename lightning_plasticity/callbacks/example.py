@@ -13,8 +13,11 @@ from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signatu
 from lightning_plasticity.callbacks.trial import trial_run
 from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units import UnitMap, discover_units
+from lightning_plasticity.units.example import example_called
 from lightning_plasticity.units.patterns import Patterns
 from lightning_plasticity.units.unit_map import checked_groups
+
+_LEFT_OUT = "; without it, `training_step` is run on the first training batch"
 
 
 def has_example(pl_module: pl.LightningModule, example_input: Any | None) -> bool:
@@ -54,12 +57,16 @@ def find_units(
         The units, restricted to ``include`` without ``exclude``.
 
     Raises:
+        InvalidArgumentError: If the example is none.
         UnsupportedModelError: If there is no example, it cannot be run, or nothing is found.
     """
     precision = trainer.strategy.precision_plugin
     example = example_input if example_input is not None else pl_module.example_input_array
+    name = "example_input" if example_input is not None or example is None else "example_input_array"
+    ran = "" if example is not None else "`training_step` on the first training batch: "
+    instead = "" if example is None or not pl_module.automatic_optimization else _LEFT_OUT
     full = torch.autocast(pl_module.device.type, enabled=False)  # its casts would hide which weight meets which input
-    with precision.forward_context(), full, trial_run(pl_module):
+    with example_called(name, ran, instead), precision.forward_context(), full, trial_run(pl_module):
         if example is not None:
             inputs = precision.convert_input(move_data_to_device(example, pl_module.device))
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import lightning.pytorch as pl
 from torch import Tensor
@@ -25,6 +25,7 @@ from lightning_plasticity.callbacks.monitoring.meters import reads
 from lightning_plasticity.callbacks.monitoring.notices import warn_unlogged, warn_unread, warn_unseen
 from lightning_plasticity.callbacks.monitoring.probe import Probe, run_probe
 from lightning_plasticity.callbacks.monitoring.writing import (
+    Aggregate,
     aggregates,
     has_histograms,
     utilities,
@@ -37,8 +38,6 @@ from lightning_plasticity.errors import UnsupportedModelError, check_counts, che
 from lightning_plasticity.metrics.base import Reads
 from lightning_plasticity.units import UnitGroup, UnitMap
 from lightning_plasticity.units.patterns import Patterns, as_patterns, include_exclude
-
-Aggregate = Literal["mean", "min", "max"]
 
 DEFAULT_METRICS = ("effective_rank", "dormant_unit_ratio", "dead_unit_ratio", "weight_magnitude")
 

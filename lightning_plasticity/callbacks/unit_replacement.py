@@ -34,6 +34,9 @@ class UnitReplacement(EngineCallback):
     that are old enough to be replaced, in ``[0, 1]``) and ``steps_until_possible`` (optimizer steps until the first
     possible replacement).
 
+    If the module exchanges a layer or its optimizers while it is fitted, as when a head grows, the units are found anew
+    before the next batch; groups whose name and size are as before keep their ages and utilities.
+
     A unit ages with the optimizer that owns its incoming weights, at each of its steps in which they have a gradient. A
     step that a gradient scaler skips leaves no trace. Layers that no optimizer trains are left alone.
 
@@ -107,7 +110,7 @@ class UnitReplacement(EngineCallback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if self.replacer is None or not self.replacer.attached:
+        if not self._is_current(trainer):
             self._start(trainer, pl_module, batch)
             self._restore()
 
@@ -146,6 +149,7 @@ class UnitReplacement(EngineCallback):
         units = find_units(trainer, pl_module, self.example_input, batch, include=self.include, exclude=self.exclude)
         units = treatable(units, trainer.optimizers, self.method.statistics)
         before = self.replacer
+        self.detach()
         if before is not None and before.treats(units):
             before.use(trainer.optimizers)
         else:
@@ -159,6 +163,13 @@ class UnitReplacement(EngineCallback):
         assert self.replacer is not None  # noqa: S101 - just built
         self.replacer.attach()
         rank_zero_info(f"{type(self).__name__}:\n{self.replacer.plan(units.skipped)}")
+
+    def _is_current(self, trainer: pl.Trainer) -> bool:
+        """Return whether the engine acts, on the layers and the optimizers that are there now."""
+        engine = self.replacer
+        if engine is None or not engine.attached:
+            return False
+        return engine.links.hold() and engine.optimizers == tuple(trainer.optimizers)
 
     def _restore(self) -> None:
         if self.replacer is None or not self._restored:

@@ -22,6 +22,7 @@ from lightning_plasticity.optim import HesScale, SampledGaussNewton, UtilityGate
 from lightning_plasticity.optim.gate import attached_gates
 from lightning_plasticity.optim.gate_arguments import check_per
 from lightning_plasticity.optim.ggn import only_loss
+from lightning_plasticity.optim.growth import choose_anew
 from lightning_plasticity.optim.parameters import choose_parameters, warn_untrained
 from lightning_plasticity.optim.settings import Perturbation
 from lightning_plasticity.units import UnitGroup
@@ -35,6 +36,9 @@ class UPGDPerturbation(EngineCallback):
     unscaled. The optimizer stays the user's. In front of ``torch.optim.SGD`` this is
     :class:`~lightning_plasticity.optim.UPGD` (with the optimizer's own ``weight_decay`` as decay); in front of Adam,
     Adam normalises the noise too, and :class:`~lightning_plasticity.optim.AdaUPGD` is the published alternative.
+
+    If the module exchanges its optimizers while it is fitted, or adds parameters to one, as when a head grows, gates
+    choose anew before the next batch. What is still there keeps its utilities, except with ``curvature``.
 
     Logs at the Trainer's ``log_every_n_steps``, for every gated parameter (or group of units):
     ``upgd/neutral/<name>``, the share of entries whose scaled utility lies within 0.02 of 1/2, which the gate treats
@@ -109,6 +113,7 @@ class UPGDPerturbation(EngineCallback):
         self._restored: list[dict[str, Any]] = []
         self._restored_samples: dict[str, Any] = {}
         self._names: dict[Tensor, str] = {}
+        self._owned: list[tuple[Optimizer, list[int]]] = []
         self._clock = LogClock()
 
     @property
@@ -119,15 +124,8 @@ class UPGDPerturbation(EngineCallback):
     @override
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         check_optimizers(self, trainer, pl_module)
-        names: dict[Tensor, str] = {parameter: name for name, parameter in pl_module.named_parameters()}
-        known, self._names = self._names.keys() == names.keys(), names
-        if known and len(self.gates) == len(trainer.optimizers):  # a further fit: new optimizers, but utilities live on
-            for gate, optimizer in zip(self.gates, trainer.optimizers, strict=True):
-                if gate is not None:
-                    gate.rebind(optimizer)
-            self._attach()
-            return
-        self.gates = []
+        if self._names.keys() != set(pl_module.parameters()):
+            self.gates = []  # else this is a further fit: new optimizers, but utilities live on
         if self.per == "weight" or has_example(pl_module, self.example_input):
             self._build(trainer, pl_module, None)
 
@@ -139,7 +137,7 @@ class UPGDPerturbation(EngineCallback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        if not self.gates:
+        if not self.gates or self._owned != _owned(trainer):
             self._build(trainer, pl_module, batch)
 
     @override
@@ -186,8 +184,13 @@ class UPGDPerturbation(EngineCallback):
         }
 
     def _build(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> None:
+        """Build the gates, or let them go on with what the module and its optimizers are now."""
+        self.detach()
         seed = trainer.strategy.broadcast(self.seed if self.seed is not None else torch.initial_seed())
-        self._source = self._make_source(pl_module, seed)
+        names: dict[Tensor, str] = {parameter: name for name, parameter in pl_module.named_parameters()}
+        if not self.gates or (self.curvature is not None and names.keys() != self._names.keys()):
+            self._source, self.gates = self._make_source(pl_module, seed), []
+        self._names, self._owned = names, _owned(trainer)
         units: Sequence[UnitGroup] = ()
         parameters: Sequence[Tensor] = ()
         if self.per == "unit":
@@ -196,7 +199,11 @@ class UPGDPerturbation(EngineCallback):
             )
         else:
             parameters = tuple(choose_parameters(pl_module, self.include, self.exclude))
-        self.gates = [self._gate(each, units, parameters, seed + i) for i, each in enumerate(trainer.optimizers)]
+        before = self.gates if len(self.gates) == len(trainer.optimizers) else [None] * len(trainer.optimizers)
+        self.gates = [
+            self._gate(optimizer, units, parameters, seed + i, gate)
+            for i, (optimizer, gate) in enumerate(zip(trainer.optimizers, before, strict=True))
+        ]
         if self._restored and len(self._restored) != len(self.gates):
             raise StateMismatchError(
                 f"saved utilities for {len(self._restored)} optimizers",
@@ -242,13 +249,21 @@ class UPGDPerturbation(EngineCallback):
         return source
 
     def _gate(
-        self, optimizer: Optimizer, units: Sequence[UnitGroup], parameters: Sequence[Tensor], seed: int
+        self,
+        optimizer: Optimizer,
+        units: Sequence[UnitGroup],
+        parameters: Sequence[Tensor],
+        seed: int,
+        before: UtilityGate | None,
     ) -> UtilityGate | None:
-        """Return the gate of an optimizer; None if it owns nothing to gate."""
+        """Return the gate of an optimizer, which goes on from the one before; None if it owns nothing to gate."""
         owned = {parameter for group in optimizer.param_groups for parameter in group["params"]}
         units = [group for group in units if any(slot.tensor in owned for slot in group.incoming)]
         if not (units or any(parameter in owned for parameter in parameters)):
             return None
+        if before is not None:
+            choose_anew(before, optimizer, units, parameters)
+            return before
         return UtilityGate(
             optimizer,
             **asdict(self.settings),
@@ -273,6 +288,11 @@ class UPGDPerturbation(EngineCallback):
         for gate in self.gates:
             if gate is not None:
                 gate.detach()
+
+
+def _owned(trainer: pl.Trainer) -> list[tuple[Optimizer, list[int]]]:
+    """Return the optimizers with the sizes of their parameter groups, which change when a head grows."""
+    return [(each, [len(group["params"]) for group in each.param_groups]) for each in trainer.optimizers]
 
 
 def _neutral_share(scaled: Tensor) -> float:

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lightning_plasticity.errors import InvalidArgumentError
+from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError
 from lightning_plasticity.units.patterns import Patterns, chosen_names
 
 
@@ -53,6 +53,32 @@ def warn_untrained(who: str, chosen: Mapping[Tensor, str], optimizers: Sequence[
             f"{who} has nothing to do as things are: {list(chosen.values())} are frozen or belong to no optimizer. "
             "Train them, or correct `include` and `exclude`.",
             stacklevel=2,
+        )
+
+
+def check_shapes(what: str, saved: Sequence[Tensor | None], parameters: Sequence[Tensor]) -> None:
+    """Refuse saved tensors that are not of these parameters, as far as number and shapes tell.
+
+    Args:
+        what: What was saved of every parameter.
+        saved: The tensors, in the order of the parameters; None where there was nothing to save.
+        parameters: The parameters.
+
+    Raises:
+        StateMismatchError: If they differ in number, or one of them in its shape.
+    """
+    remedy = "Resume with the model, the optimizer and the patterns that wrote the state, or drop it"
+    if len(saved) != len(parameters):
+        raise StateMismatchError(
+            f"saved {what} of {len(saved)} parameters", f"those of the {len(parameters)} that are treated here", remedy
+        )
+    shapes = [(i, s.shape, p.shape) for i, (s, p) in enumerate(zip(saved, parameters, strict=True)) if s is not None]
+    differences = [f"parameter {i} was {list(was)} and is {list(now)}" for i, was, now in shapes if was != now]
+    if differences:
+        raise StateMismatchError(
+            f"saved {what} of other parameters: {', '.join(differences[:3])}{', ...' * (len(differences) > 3)}",
+            "those of the parameters that are treated here, in their order",
+            remedy,
         )
 
 

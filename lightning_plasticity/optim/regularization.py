@@ -16,13 +16,12 @@ from typing_extensions import Self
 
 from lightning_plasticity.errors import (
     InvalidArgumentError,
-    StateMismatchError,
     check_choice,
     check_entries,
     check_number,
     check_optimizer,
 )
-from lightning_plasticity.optim.parameters import checked_parameters
+from lightning_plasticity.optim.parameters import check_shapes, checked_parameters
 
 
 class AfterStep(ABC):
@@ -184,12 +183,7 @@ class Decay(AfterStep):
         """
         check_entries(state_dict, "initial")
         saved, treated = state_dict["initial"], [p for p, _ in self._treated()] if self.toward == "initial" else []
-        if [tuple(t.shape) for t in saved] != [tuple(p.shape) for p in treated]:
-            raise StateMismatchError(
-                f"saved initial weights of the shapes {[tuple(t.shape) for t in saved]}",
-                f"those of the treated parameters, {[tuple(p.shape) for p in treated]}",
-                "Resume with the model and the patterns that wrote the state, or drop it",
-            )
+        check_shapes("initial weights", saved, treated)
         self.initial = {p: t.to(p, copy=True) for p, t in zip(treated, saved, strict=True)}
 
 

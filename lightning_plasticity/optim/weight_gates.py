@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lightning_plasticity.errors import StateMismatchError
 from lightning_plasticity.optim.blocks import Block, Treated, Workspace, blocks, gathered, precise_dtype
 from lightning_plasticity.optim.gated import Curvature, refuse
 from lightning_plasticity.optim.noise import NoiseSource
+from lightning_plasticity.optim.parameters import check_shapes
 from lightning_plasticity.optim.perturbation import divisors, gates, observed, through_gate
 from lightning_plasticity.optim.settings import Perturbation
 
@@ -130,14 +130,7 @@ class WeightGates:
             StateMismatchError: If number or shapes differ.
         """
         parameters = _parameters(optimizer)
-        shapes = [tuple(parameter.shape) for parameter in parameters]
-        saved = [tuple(part["utility"].shape) if part else None for part in state]
-        if len(saved) != len(shapes) or any(s not in (None, shape) for s, shape in zip(saved, shapes, strict=True)):
-            raise StateMismatchError(
-                f"saved utilities of parameters of the shapes {saved}",
-                f"those of the optimizer, {shapes}",
-                "Resume with the model and the optimizer that wrote the state, or drop it",
-            )
+        check_shapes("utilities", [part["utility"] if part else None for part in state], parameters)
         self.memory = {
             p: {"step": part["step"], "utility": part["utility"].to(p.device, precise_dtype(p), copy=True)}
             for p, part in zip(parameters, state, strict=True)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from types import MethodType
 
 from torch import nn
 from torch.optim import Optimizer
@@ -152,6 +154,12 @@ def check_groups(groups: Sequence[UnitGroup], optimizers: Sequence[Optimizer], s
             f"units whose activation can be observed, as {readers[0]} does",
             "Leave them out with `exclude=`, or choose a utility of weights such as WeightMagnitude()",
         )
+
+
+def acting_after(optimizer: Optimizer) -> list[object]:
+    """Return the objects whose methods, with some arguments filled in, are called after every step of an optimizer."""
+    hooks = [hook for hook in optimizer._optimizer_step_post_hooks.values() if isinstance(hook, partial)]
+    return [hook.func.__self__ for hook in hooks if isinstance(hook.func, MethodType)]
 
 
 def refuse_overlap(groups: Sequence[UnitGroup], others: Iterable[Sequence[UnitGroup]]) -> None:

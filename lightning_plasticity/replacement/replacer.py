@@ -28,6 +28,7 @@ from lightning_plasticity.replacement.observation import Observation
 from lightning_plasticity.replacement.optimizer.memory import OptimizerMemory
 from lightning_plasticity.replacement.overrides import method_per_group
 from lightning_plasticity.replacement.refusals import (
+    acting_after,
     check_groups,
     checked_method,
     checked_optimizers,
@@ -37,6 +38,7 @@ from lightning_plasticity.replacement.refusals import (
 from lightning_plasticity.replacement.state import check_state, group_problems, same_groups
 from lightning_plasticity.replacement.treatment import Treatment
 from lightning_plasticity.units import Skipped, UnitGroup, UnitMap
+from lightning_plasticity.units.links import Links
 from lightning_plasticity.units.unit_map import checked_groups
 
 
@@ -66,13 +68,14 @@ class UnitReplacer:
         methods: The method of every group, in the same order.
         ages: Their ages, in the same order.
         steps: Steps that changed the parameters since the engine was built, per optimizer.
+        links: Tell whether the layers of the units are still part of the model.
         listeners: Functions called with a :class:`~lightning_plasticity.replacement.ReplacementEvent` after every
             replacement.
 
     Raises:
         InvalidArgumentError: If ``method``, ``units`` or ``optimizer`` are none, or an override matches no group or
             measures something else.
-        StateMismatchError: If ``units`` point to layers that are no longer part of their model.
+        StateMismatchError: If a layer of ``units``, a map, is no longer part of the model; at later steps as well.
         UnsupportedModelError: If there is no group, or one cannot be treated.
         UnsupportedOptimizerError: If an optimizer keeps its memory in a form that cannot be addressed.
 
@@ -102,13 +105,14 @@ class UnitReplacer:
         check_seed(seed)
         self.method, self._statistics = checked_method(method), method.statistics
         self.groups = checked_groups(units)
+        self.links = Links(units)
         self.methods = method_per_group(self.groups, method, overrides)
         self.use(optimizer)
         self.memory = Memory(self.groups, method.fields())
         self._treatments = [Treatment(each, self.memory, i) for i, each in enumerate(self.methods)]
         self.ages = [treatment.ages for treatment in self._treatments]
-        seed = agree(int(torch.initial_seed() if seed is None else seed) % 2**64, self._device)
-        self.generator = torch.Generator().manual_seed(seed)
+        seed = int(torch.initial_seed() if seed is None else seed) % 2**64
+        self.generator = torch.Generator().manual_seed(agree(seed, self._device))
         self.listeners: list[Listener] = []
         self._observation = Observation(self.memory, self._statistics)
         self._handles: list[RemovableHandle] = []
@@ -139,9 +143,12 @@ class UnitReplacer:
 
         Raises:
             InvalidArgumentError: If another engine that is attached replaces some of the same units.
+            StateMismatchError: If a layer of the units is no longer part of the model.
         """
         self.detach()
-        refuse_overlap(self.groups, [each.groups for optimizer in self.optimizers for each in _attached(optimizer)])
+        self.links.check()
+        others = [each for optimizer in self.optimizers for each in acting_after(optimizer)]
+        refuse_overlap(self.groups, [each.groups for each in others if isinstance(each, UnitReplacer)])
         self._observation.attach()
         for position, optimizer in enumerate(self.optimizers):
             hook = partial(self._after_step, position)
@@ -226,9 +233,8 @@ class UnitReplacer:
     def metrics(self) -> dict[str, float]:
         """Return numbers per group: ``replaced/<group>``, ``mature_fraction/<group>``, ``utility_median/<group>`` ...
 
-        See :func:`~lightning_plasticity.replacement.observability.age_scalars` and
-        :data:`~lightning_plasticity.replacement.observability.QUANTILES`. Waits for the device; changes nothing. On
-        several processes the quantiles are those of this one.
+        See :mod:`~lightning_plasticity.replacement.observability`. Waits for the device; changes nothing. On several
+        processes the quantiles are those of this one.
         """
         values: dict[str, float] = {}
         generator = torch.Generator().set_state(self.generator.get_state())  # looking must not move the engine's own
@@ -241,6 +247,7 @@ class UnitReplacer:
         if not memory.stepped():
             self.drop_readings(position)
             return
+        self.links.check()
         self.steps[position] += 1
         with torch.no_grad():
             memory.after_step()
@@ -291,10 +298,3 @@ class UnitReplacer:
             "generator": self.generator.get_state(),
             "optimizers": [each.state_dict() for each in self.optimizer_memory],
         }
-
-
-def _attached(optimizer: Optimizer) -> list[UnitReplacer]:
-    """Return the engines that act after the steps of an optimizer."""
-    hooks = [hook for hook in optimizer._optimizer_step_post_hooks.values() if isinstance(hook, partial)]
-    owners = [getattr(hook.func, "__self__", None) for hook in hooks]
-    return [owner for owner in owners if isinstance(owner, UnitReplacer)]

@@ -9,11 +9,12 @@ from typing import Any, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from lightning_plasticity.errors import InvalidArgumentError, check_flags
+from lightning_plasticity.errors import InvalidArgumentError, UnsupportedModelError, check_flags
 from lightning_plasticity.units.example import ExampleInputs, how_to_run
 from lightning_plasticity.units.naming import module_names, with_unique_names
 from lightning_plasticity.units.refusals import check_model, unwrapped
 from lightning_plasticity.units.restoring import untouched
+from lightning_plasticity.units.table import together
 from lightning_plasticity.units.tracing.computed import follow_back
 from lightning_plasticity.units.tracing.execution import Execution
 from lightning_plasticity.units.tracing.frames import Frames
@@ -73,8 +74,8 @@ def discover_units(
             or ``example_inputs`` are of another type or without a sample.
         UnsupportedModelError: If the model cannot be run on the example; if a part of it cannot be taken apart (a
             scripted module, nn.DataParallel, FSDP, DeepSpeed, sharded, lazy or meta parameters, weights made in
-            inference mode); if layers run in other threads; or if the forward pass builds layers, or gives weights
-            other memory. All such parts are named.
+            inference mode); if layers run in other threads; if the forward pass builds layers, or gives weights other
+            memory; or if the run uses not one weight of the model. All such parts are named.
 
     Example:
         >>> import torch
@@ -97,6 +98,7 @@ def discover_units(
     with _default_device(torch.device("cpu")):
         with untouched(model) as before_write:
             verdict = _settled(model, _on(default, forward), names, through_norms, before_write)
+        _refuse_strange(verdict.run, model)
         found = with_unique_names(groups_of(verdict))
         uncertain = branching(verdict, found)
         certain = [group for group in found if group.name not in uncertain]
@@ -132,6 +134,20 @@ def _settled(
             break
         labels.switch_off(guilty)
     return verdict
+
+
+def _refuse_strange(run: Execution, model: nn.Module) -> None:
+    """Refuse a run that uses no weight of the model: it was that of another model, or of none."""
+    weights = [source for source in run.sources.all if source.is_parameter]
+    is_used = any(source.orientations or source.elementwise or source.fault for source in weights)
+    if weights and not (is_used or run.tape.steps or run.decides):  # the last: of a branch that saw no sample
+        raise UnsupportedModelError(
+            f"a run in which none of the {len(weights)} parameters of {type(model).__name__} was used: "
+            f"{', '.join(together(source.layer for source in weights))} did not run",
+            "a run of the model itself, with its own weights",
+            "If `example_inputs` is a function, let it run the very model that is passed, no copy and no other one; "
+            "else see why `forward` goes past the layers",
+        )
 
 
 def _default_device(device: torch.device) -> AbstractContextManager[Any]:

@@ -10,7 +10,14 @@ from typing import ClassVar
 import torch
 from torch import nn
 
-from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, UnsupportedModelError, check_module
+from lightning_plasticity.errors import (
+    InvalidArgumentError,
+    StateMismatchError,
+    UnknownGroupError,
+    UnsupportedModelError,
+    check_module,
+    shortened,
+)
 from lightning_plasticity.units.binding import Bound
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.naming import modules_by_name, parameter_shapes, tensor_at
@@ -66,7 +73,14 @@ class UnitMap(Bound):
         for group in self.groups:
             if group.name == name:
                 return group
-        raise KeyError(f"no unit group {name!r}; there are {[group.name for group in self.groups]}")
+        groups = f"groups have names: {shortened([group.name for group in self.groups])}"
+        raise UnknownGroupError(
+            f"units[{name!r}], which is the name of no group",
+            groups if self.groups else "a map with a group of this name; this one has none",
+            "Take one of these, `for group in units`, or `units.groups[0]` for the first"
+            if self.groups
+            else "Print `units.summary()`, which says why every layer was left alone",
+        )
 
     def __contains__(self, name: object) -> bool:
         """Return whether there is a group of this name, or this group."""
@@ -94,11 +108,13 @@ class UnitMap(Bound):
         """
         modules = set(self.model.modules())
         gone = {slot.path for group in self.groups for slot in group.slots if slot.module not in modules}
+        taps = [group.tap for group in self.groups if group.tap is not None]
+        gone = gone or {tap.path for tap in taps if tap.module not in modules}
         if gone:
             raise StateMismatchError(
                 f"units that point to {sorted(gone)} of a layer which is no longer part of the model",
                 "units of the model as it is",
-                "Bind them again: `units = units.update(model)`",
+                "Bind them again: `units = units.update(model)`, and build what uses them anew",
             )
 
     def update(self, model: nn.Module) -> UnitMap:

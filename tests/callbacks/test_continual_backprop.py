@@ -81,3 +81,33 @@ def test_the_command_line_builds_it_from_its_types(tmp_path):
     assert built.method == continual_backprop(0.002)
     assert (built.include, built.record_events) == (("net.*",), True)
     assert torch.is_tensor(cli.model.example_input_array)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("rate", ["1e-3", "'1e-3'", "0.001"])
+def test_the_command_line_reads_a_number_with_an_exponent_from_yaml(tmp_path, rate):
+    class Module(Classifier):
+        def __init__(self):
+            super().__init__()
+
+    config = tmp_path / "config.yaml"
+    config.write_text(f"""
+        trainer:
+          accelerator: cpu
+          logger: false
+          enable_checkpointing: false
+          callbacks:
+            - class_path: lightning_plasticity.ContinualBackprop
+              init_args: {{replacement_rate: {rate}, overrides: {{"net.0": {{replacement_rate: 1e-2}}}}}}
+    """)
+    cli = LightningCLI(Module, run=False, save_config_callback=None, args=["--config", str(config)])
+    built = next(each for each in cli.trainer.callbacks if isinstance(each, ContinualBackprop))
+    assert built.method == continual_backprop(0.001)
+    assert built.overrides == {"net.0": continual_backprop(0.01)}
+
+
+def test_a_rate_that_yaml_has_read_as_a_text_is_refused_with_how_to_write_it():
+    with pytest.raises(InvalidArgumentError, match=r"replacement_rate='1e-3'.*in YAML write 0\.001 or 1\.0e-3, where"):
+        ContinualBackprop("1e-3")
+    with pytest.raises(InvalidArgumentError, match=r"replacement_rate='1e-2'.*in YAML write 0\.01 or 1\.0e-2, where"):
+        ContinualBackprop(overrides={"net.0": {"replacement_rate": "1e-2"}})

@@ -464,3 +464,37 @@ def test_what_is_logged_can_be_monitored(tmp_path):
     run.fit(Classifier(), loader())
     assert run.callback_metrics["unit_replacement/replaced/net.0"] >= 1
     assert "unit_replacement/replaced/net.0" not in run.logged_metrics  # loggers have it already
+
+
+class GrowsAHead(Classifier):
+    """Exchanges its head by a wider one before the second epoch, and tells the optimizer in one of two ways."""
+
+    def __init__(self, way: str, *, example: bool) -> None:
+        super().__init__(example=example)
+        self.way = way
+
+    def on_train_epoch_start(self):
+        if self.current_epoch == 1:
+            self.net[4] = nn.Linear(16, 7)
+            if self.way == "more parameters":
+                self.trainer.optimizers[0].add_param_group({"params": self.net[4].parameters()})
+            else:
+                self.trainer.strategy.setup_optimizers(self.trainer)
+
+
+@pytest.mark.parametrize("example", [True, False])
+@pytest.mark.parametrize("way", ["more parameters", "another optimizer"])
+def test_a_head_that_grows_in_a_fit_is_found_and_ages_go_on(tmp_path, way, example):
+    ours, module = UnitReplacement(method(), record_events=True), GrowsAHead(way, example=example)
+    before = []
+    watch = pl.callbacks.LambdaCallback(on_train_epoch_end=lambda *_: before.append(ours.replacer))
+    trainer(tmp_path, callbacks=[ours, watch]).fit(module, loader())
+    first, second = before
+    assert second is ours.replacer is not first
+    assert not first.attached
+    assert [ages.step for ages in first.ages] == [8, 8]
+    assert [ages.step for ages in second.ages] == [16, 16]
+    assert second.groups[1].outgoing[0].tensor is module.net[4].weight
+    late = [event for event in ours.events if event.group == "net.2" and event.step > 8]
+    assert late
+    assert not any(optimizer._optimizer_step_post_hooks for optimizer in (*first.optimizers, *second.optimizers))

@@ -490,6 +490,43 @@ def test_parameters_that_an_optimizer_gets_later_are_gated_too():
     assert [part["step"] for part in callback.gates[0].state_dict()["weights"]] == [12, 12, 6, 6]
 
 
+@pytest.mark.parametrize("when", ["before_clipping", "after_clipping"])
+@pytest.mark.parametrize("per", ["weight", "unit"])
+@pytest.mark.parametrize("way", ["more parameters", "another optimizer"])
+def test_a_head_that_grows_in_a_fit_is_gated_and_the_others_keep_their_utilities(way, per, when):
+    class Grown(pl.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                pl_module.net[4] = nn.Linear(6, 2)
+                if way == "more parameters":
+                    trainer.optimizers[0].add_param_group({"params": pl_module.net[4].parameters()})
+                else:
+                    trainer.strategy.setup_optimizers(trainer)
+
+    module, callback = Regression(), UPGDPerturbation(**SETTINGS, per=per, when=when)
+    fit(module, callback, Grown())
+    clocks = callback.gates[0].gates.memory
+    if per == "unit":
+        assert {name: memory.step for name, memory in clocks.items()} == {"net.0": 12, "net.2": 12}
+    else:
+        steps = {name: clocks[parameter]["step"] for name, parameter in module.named_parameters()}
+        assert steps == {name: 6 if "net.4" in name else 12 for name in steps}
+    logged = {name.removeprefix("upgd/neutral/") for name in callback.metrics()}
+    assert logged == ({"net.0", "net.2"} if per == "unit" else set(steps))
+
+
+def test_curvature_of_a_head_that_has_grown_starts_anew_with_all_utilities():
+    class Grown(pl.Callback):
+        def on_train_epoch_start(self, trainer, pl_module):
+            if trainer.current_epoch == 1:
+                pl_module.net[4] = nn.Linear(6, 2)
+                trainer.strategy.setup_optimizers(trainer)
+
+    callback = UPGDPerturbation(**SETTINGS, curvature="hesscale")
+    fit(Regression(), callback, Grown())
+    assert {part["step"] for part in callback.gates[0].state_dict()["weights"]} == {6}
+
+
 def test_a_changed_choice_is_named_when_a_checkpoint_is_resumed(tmp_path):
     fit(Regression(), UPGDPerturbation(**SETTINGS)).save_checkpoint(tmp_path / "a.ckpt")
     with pytest.warns(UserWarning, match=r"add the following callbacks.*UPGDPerturbation\{'per': 'weight', 'inc"):

@@ -228,7 +228,7 @@ def test_entries_that_write_no_unit_keep_their_gradient_and_get_no_noise():
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     (group,) = discover_units(model, data(shape=(3,))[0])
     half = group.incoming[0].__class__
-    slots = tuple(half(s.module, s.name, s.path, s.dims, (torch.tensor([[3], [1]]),), s.shape) for s in group.incoming)
+    slots = tuple(half(s.module, s.name, s.path, s.dims, (torch.tensor([[3], [1]]),)) for s in group.incoming)
     readers = tuple(half(s.module, s.name, s.path, s.dims, (torch.tensor([[3], [1]]),)) for s in group.outgoing)
     part = type(group)(group.name, 2, slots, (), readers, group.tap)
     gate = UtilityGate(torch.optim.SGD(model.parameters(), lr=0.1), noise_std=1.0, units=[part], seed=0)
@@ -416,8 +416,23 @@ def test_units_whose_readers_have_no_gradient_pass_and_keep_their_clock():
 def test_a_state_of_other_shapes_is_refused_and_changes_nothing():
     gate = UtilityGate(torch.optim.SGD(mlp().parameters(), lr=0.1))
     other = UtilityGate(torch.optim.SGD(mlp((5, 3)).parameters(), lr=0.1))
-    with pytest.raises(StateMismatchError, match=r"saved utilities.*of the optimizer, \[\(3, 5\), \(3,\)\]"):
+    with pytest.raises(StateMismatchError, match=r"saved utilities of 6 parameters.*those of the 2 that are.*drop"):
         other.load_state_dict(gate.state_dict())
+
+
+def test_a_state_of_other_parameters_is_refused_with_those_that_differ_and_changes_nothing():
+    def gate_of(*widths):
+        model = mlp(widths)
+        gate = UtilityGate(torch.optim.SGD(model.parameters(), lr=0.1))
+        model(torch.ones(2, widths[0], dtype=torch.float64)).sum().backward()
+        gate.apply()
+        return gate
+
+    saved, other = gate_of(5, 3).state_dict(), gate_of(4, 3)
+    before = other.state_dict()["weights"][0]["utility"].clone()
+    with pytest.raises(StateMismatchError, match=r"parameters: parameter 0 was \[3, 5\] and is \[3, 4\]\. .*drop it"):
+        other.load_state_dict(saved)
+    assert torch.equal(other.state_dict()["weights"][0]["utility"], before)
 
 
 def test_a_state_per_unit_does_not_fit_a_gate_per_weight_nor_other_units():

@@ -610,3 +610,24 @@ def test_a_seed_that_is_no_whole_number_is_refused(seed):
     units = discover_units(model, torch.randn(2, model[0].in_features))
     with pytest.raises(InvalidArgumentError, match=r"seed=.*a whole number"):
         UnitReplacer(continual_backprop(), units, sgd(model), seed=seed)
+
+
+def test_a_layer_exchanged_under_a_running_engine_is_refused_at_the_next_step_and_the_remedy_goes_on():
+    model = mlp()
+    units = discover_units(model, torch.randn(2, 6))
+    old = UnitReplacer(method(), units, sgd(model), seed=7).attach()
+    train(model, old.optimizers[0], data(6))
+    model[4] = nn.Linear(16, 3)
+    optimizer = sgd(model)
+    optimizer.register_step_post_hook(lambda *_: None)
+    with pytest.raises(StateMismatchError, match=r"\['4.weight'\] of a layer.*`units = units.update\(model\)`.*anew"):
+        train(model, old.optimizers[0], data(1))
+    with pytest.raises(StateMismatchError, match=r"\['4.weight'\]"):
+        old.attach()
+    new = UnitReplacer(method(), units.update(model), optimizer, seed=7)
+    new.carry_over(old.state_dict())
+    assert [ages.step for ages in new.ages] == [ages.step for ages in old.ages] == [6, 6]
+    with new:
+        train(model, optimizer, data(6))
+    assert new.groups[1].outgoing[0].tensor is model[4].weight
+    assert new.ages[1].replaced > old.ages[1].replaced

@@ -106,6 +106,55 @@ def test_an_error_outside_of_all_layers_says_so():
         discover_units(Residual(), fail)
 
 
+class Past(nn.Module):
+    """A model whose forward pass goes past its layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.relu(x)
+
+
+STRANGERS = {
+    "another model": lambda model, twin: lambda: nn.Linear(4, 2)(torch.randn(3, 4)),
+    "a copy": lambda model, twin: lambda: twin(torch.randn(3, 4)),
+    "other weights": lambda model, twin: (
+        lambda: torch.func.functional_call(model, dict(twin.named_parameters()), torch.randn(3, 4))
+    ),
+    "no model": lambda model, twin: lambda: torch.randn(3, 2),
+    "nothing": lambda model, twin: lambda: None,
+}
+
+
+@pytest.mark.parametrize("what", STRANGERS)
+def test_a_function_that_runs_something_else_is_refused(what):
+    model = Residual()
+    message = (
+        r"none of the 8 parameters of Residual was used: embed, inner, outer, head did not run.*"
+        r"Expected: a run of the model itself.*Remedy: If `example_inputs` is a function"
+    )
+    with pytest.raises(UnsupportedModelError, match=message):
+        discover_units(model, STRANGERS[what](model, copy.deepcopy(model)))
+
+
+def test_a_forward_pass_that_goes_past_all_layers_is_refused():
+    with pytest.raises(UnsupportedModelError, match=r"none of the 2 parameters of Past.*why `forward` goes past"):
+        discover_units(Past(), torch.randn(3, 4))
+
+
+def test_a_function_that_uses_one_weight_is_a_run_of_the_model():
+    model = Residual()
+    for use in (lambda: nn.functional.linear(torch.randn(3, 4), model.embed.weight), lambda: model.embed.weight * 2):
+        units = discover_units(model, use)
+        assert {skip.layer for skip in units.skipped} >= {"inner", "outer", "head"}
+
+
+def test_a_model_without_weights_has_an_empty_map():
+    assert len(discover_units(nn.Sequential(nn.ReLU(), nn.Flatten()), torch.randn(3, 4)).skipped) == 0
+
+
 def test_readers_are_found_by_what_is_computed_and_not_by_the_order_in_which_layers_are_listed():
     class Backwards(nn.Module):
         """Layers of one size, listed from the last to the first, and one that is never used."""

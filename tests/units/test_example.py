@@ -67,7 +67,7 @@ def test_in_another_precision_it_is_run_on_copies_that_are_told():
 def test_what_is_no_example_is_refused_by_both(example):
     model = nn.Linear(4, 2)
     message = (
-        rf"example_inputs of type {type(example).__name__}.*Expected: a tensor, a tuple of arguments, "
+        rf"`example_inputs` of type {type(example).__name__}.*Expected: a tensor, a tuple of arguments, "
         r"a mapping of keyword arguments, or a function.*Remedy: Convert arrays with `torch.as_tensor`"
     )
     with pytest.raises(InvalidArgumentError, match=message):

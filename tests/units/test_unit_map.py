@@ -11,7 +11,12 @@ import torch
 from torch import nn
 
 from lightning_plasticity import UnitMap, UnitReplacer, discover_units, verify_units
-from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, UnsupportedModelError
+from lightning_plasticity.errors import (
+    InvalidArgumentError,
+    StateMismatchError,
+    UnknownGroupError,
+    UnsupportedModelError,
+)
 from lightning_plasticity.methods import continual_backprop
 from lightning_plasticity.units.unit_map import checked_groups
 
@@ -101,8 +106,24 @@ def test_the_map_of_a_model_that_has_changed_is_refused_in_place_of_units(model,
 
 def test_a_group_is_found_by_its_name_and_others_are_named_if_it_is_not_there(units):
     assert units["2"].size == 5
-    with pytest.raises(KeyError, match=r"no unit group '4'; there are \['0', '2'\]"):
+    with pytest.raises(
+        UnknownGroupError, match=r"^Found: units\['4'\].*have names: \['0', '2'\].*`for group in units`"
+    ):
         units["4"]
+
+
+@pytest.mark.parametrize("key", [0, -1, None, slice(1)])
+def test_a_position_is_refused_since_groups_have_names(units, key):
+    with pytest.raises(KeyError, match=r"^Found: units\[.*names: \['0', '2'\]\. Remedy: .*`units\.groups\[0\]`"):
+        units[key]
+
+
+def test_of_many_groups_some_are_named_and_of_none_that_there_is_none():
+    many = discover_units(chain(4, *[2] * 14, 2), torch.randn(3, 4))
+    with pytest.raises(UnknownGroupError, match=r"\['0', .*'20', \.\.\., '26'\] \(14 in all\)\. Remedy"):
+        many["x"]
+    with pytest.raises(UnknownGroupError, match=r"this one has none.*`units.summary\(\)`"):
+        discover_units(chain(4, 2), torch.randn(3, 4))["0"]
 
 
 # ------------------------------------------------------------------------------------------------------------ summary

@@ -11,6 +11,7 @@ from torchmetrics import Metric
 
 from lightning_plasticity import metrics as library
 from lightning_plasticity.callbacks.monitoring.meters import reads
+from lightning_plasticity.callbacks.monitoring.writing import AGGREGATES
 from lightning_plasticity.errors import InvalidArgumentError
 from lightning_plasticity.metrics.base import PlasticityMetric, Reads
 
@@ -76,12 +77,12 @@ def check_aggregates(aggregate: Sequence[str]) -> None:
         aggregate: The argument.
 
     Raises:
-        InvalidArgumentError: If it is a single word, or holds another word than ``"mean"``, ``"min"`` and ``"max"``.
+        InvalidArgumentError: If it is a single word, or holds another than :data:`~.writing.AGGREGATES`.
     """
     is_several = isinstance(aggregate, Collection) and not isinstance(aggregate, str)
-    if not (is_several and set(aggregate) <= {"mean", "min", "max"}):
+    if not (is_several and all(each in AGGREGATES for each in aggregate)):
         raise InvalidArgumentError(
-            f"aggregate={aggregate!r}", "some of 'mean', 'min' and 'max'", "Pass a tuple, such as `('mean', 'max')`"
+            f"aggregate={aggregate!r}", f"some of {AGGREGATES}", "Pass a tuple, such as `('mean', 'max')`"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal, get_args
 
 import lightning.pytorch as pl
 import torch
@@ -15,13 +16,18 @@ from lightning_plasticity.callbacks.unit_replacement import UnitReplacement
 
 PREFIX = "plasticity"
 
+Aggregate = Literal["mean", "min", "max"]
+"""What the layers have in common in a measurement; logged in the place of a layer's name."""
 
-def aggregates(values: Values, kinds: Iterable[str]) -> dict[str, Tensor]:
+AGGREGATES: tuple[Aggregate, ...] = get_args(Aggregate)
+
+
+def aggregates(values: Values, kinds: Iterable[Aggregate]) -> dict[str, Tensor]:
     """Return what the layers have in common: ``plasticity/<metric>/<kind>`` over all layers.
 
     Args:
         values: Values by metric and layer.
-        kinds: Of ``"mean"``, ``"min"``, ``"max"``.
+        kinds: Some of :data:`AGGREGATES`.
 
     Returns:
         Scalars by the name they are logged under.
@@ -29,7 +35,11 @@ def aggregates(values: Values, kinds: Iterable[str]) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for metric, layers in values.items():
         stacked = torch.stack([value.detach().double().cpu() for value in layers.values()])
-        functions: dict[str, Callable[[], Tensor]] = {"mean": stacked.mean, "min": stacked.amin, "max": stacked.amax}
+        functions: dict[Aggregate, Callable[[], Tensor]] = {
+            "mean": stacked.mean,
+            "min": stacked.amin,
+            "max": stacked.amax,
+        }
         found |= {f"{PREFIX}/{metric}/{kind}": functions[kind]() for kind in kinds}
     return found
 
@@ -50,7 +60,7 @@ def write_scalars(trainer: pl.Trainer, values: Values, extra: Mapping[str, Tenso
 
 
 @rank_zero_only
-def write_layout(trainer: pl.Trainer, values: Values, alone: Iterable[str], aggregate: Sequence[str]) -> None:
+def write_layout(trainer: pl.Trainer, values: Values, alone: Iterable[str], aggregate: Sequence[Aggregate]) -> None:
     """Arrange TensorBoard's custom scalars: charts of the aggregates first, then one per metric with all layers.
 
     Args:
@@ -61,8 +71,8 @@ def write_layout(trainer: pl.Trainer, values: Values, alone: Iterable[str], aggr
     """
     whole: dict[str, list[object]] = {name.split("/")[1]: ["Multiline", [name]] for name in alone}
     if aggregate:
-        is_band = {"mean", "min", "max"} <= set(aggregate)
-        kind, shown = ("Margin", ["mean", "min", "max"]) if is_band else ("Multiline", list(aggregate))
+        is_band = set(AGGREGATES) <= set(aggregate)
+        kind, shown = ("Margin", list(AGGREGATES)) if is_band else ("Multiline", list(aggregate))
         title = "mean, min to max" if is_band else ", ".join(shown)
         whole |= {f"{metric}: {title}": [kind, [f"{PREFIX}/{metric}/{name}" for name in shown]] for metric in values}
     by_layer: dict[str, list[object]] = {

@@ -1,0 +1,84 @@
+"""That a layer of a map has left its model is noticed; that it hangs elsewhere is none of our business."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from lightning_plasticity.errors import StateMismatchError
+from lightning_plasticity.units import discover_units
+from lightning_plasticity.units.links import Links
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5))
+        self.head = nn.Linear(5, 2)
+
+    def forward(self, x):
+        return self.head(self.body(x).relu())
+
+
+@pytest.fixture
+def model():
+    return Net()
+
+
+@pytest.fixture
+def links(model):
+    return Links(discover_units(model, torch.randn(3, 4)))
+
+
+EXCHANGES = {
+    "the head": lambda model: setattr(model, "head", nn.Linear(5, 3)),
+    "a layer inside": lambda model: model.body.__setitem__(2, nn.Linear(6, 5)),
+    "all that holds a layer": lambda model: setattr(model, "body", nn.Sequential(nn.Linear(4, 5))),
+    "nothing in the place of a layer": lambda model: delattr(model, "head"),
+}
+
+
+@pytest.mark.parametrize("what", EXCHANGES)
+def test_an_exchanged_layer_is_noticed_every_time_it_is_asked_for(model, links, what):
+    assert links.hold()
+    EXCHANGES[what](model)
+    for _ in range(2):
+        assert not links.hold()
+        with pytest.raises(StateMismatchError, match=r"no longer part of the model.*`units = units\.update\(model\)`"):
+            links.check()
+
+
+def test_a_layer_that_is_put_back_is_there_again(model, links):
+    head, model.head = model.head, nn.Linear(5, 3)
+    assert not links.hold()
+    model.head = head
+    assert links.hold()
+
+
+MOVES = {
+    "into a wrapper": lambda model: setattr(model, "head", nn.Sequential(model.head)),
+    "to another name": lambda model: setattr(model, "body", nn.Sequential(nn.Identity(), *model.body)),
+    "nowhere, but a layer without weights is another": lambda model: model.body.__setitem__(1, nn.GELU()),
+}
+
+
+@pytest.mark.parametrize("where", MOVES)
+def test_a_layer_may_move(model, links, where):
+    MOVES[where](model)
+    assert links.hold()
+    model.body[-1] = nn.Linear(6, 5)  # the new way to it is known
+    assert not links.hold()
+
+
+def test_groups_without_their_map_know_no_model(model):
+    links = Links([*discover_units(model, torch.randn(3, 4))])
+    model.head = nn.Linear(5, 3)
+    assert links.hold()
+
+
+def test_a_map_that_is_out_of_date_is_refused(model):
+    units = discover_units(model, torch.randn(3, 4))
+    model.head = nn.Linear(5, 3)
+    with pytest.raises(StateMismatchError, match=r"\['head.weight'\]"):
+        Links(units)
