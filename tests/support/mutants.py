@@ -53,7 +53,7 @@ def _wrong_slots(slot: Slot, pair: list[int]) -> Iterator[tuple[str, Slot]]:
         yield "another unit's too in", _at(slot, *(torch.cat([table, table.roll(1, 0)], 1) for table in slot.index))
     if slot.features > 1:
         yield "a feature too few in", _at(slot, *(table[:, 1:] for table in slot.index))
-    if len(slot.dims) == 1 and slot.shape is None:
+    if len(slot.dims) == 1:
         count = slot.tensor.shape[slot.dims[0]]
         free = sorted(set(range(count)) - set((slot.index[0] % count).flatten().tolist()))
         if len(free) >= size:

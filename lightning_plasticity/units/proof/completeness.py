@@ -36,7 +36,7 @@ def incomplete(box: Sandbox, unit_map: UnitMap) -> tuple[Problems, list[UnitGrou
         they cannot be exchanged and the output has no derivatives.
     """
     problems: Problems = {}
-    in_place: Problems = {}  # groups whose units differ in place, and nothing was forgotten: these are not exchanged again
+    in_place: Problems = {}  # groups whose units differ in place while nothing was forgotten
     untold, asleep = {group.name: group for group in unit_map}, {group.name for group in unit_map if group.size > 1}
     for draw in range(_MOST_DRAWS):
         if draw >= _DRAWS and not asleep:

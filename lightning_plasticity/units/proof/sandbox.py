@@ -144,8 +144,13 @@ class Sandbox:
 
     def assign(self, slot: Slot, units: Tensor, values: Tensor | float) -> None:
         """Write ``values`` to the entries of ``units``; undone at the end of :meth:`edited`."""
-        self._undo.append((slot, units, slot.gather(units)))
+        self._remember(slot, units)
         slot.assign(units, values, tensor=slot.tensor.data)
+
+    def _remember(self, slot: Slot, units: Tensor) -> Tensor:
+        """Return the entries of ``units``, which are written back at the end of :meth:`edited`."""
+        self._undo.append((slot, units, values := slot.gather(units)))
+        return values
 
     def fill(self, slots: Iterable[Slot], units: Tensor, value: float) -> None:
         """Set the entries of ``units`` in every slot to ``value``."""
@@ -156,17 +161,17 @@ class Sandbox:
         """Draw the entries of ``units`` anew, normally distributed with ``scale`` times the size they have now."""
         for slot in slots:
             size = scale * self.size(slot.tensor)
-            values = self.normal(slot.gather(units).shape)
+            values = self.normal(self._remember(slot, units).shape)
             if slot.kind == "variance":  # a running variance: nobody may redraw it below zero
                 values = values.abs() + 0.1
-            self.assign(slot, units, size * values)
+            slot.assign(units, size * values, tensor=slot.tensor.data)
 
     def swap(self, slots: Iterable[Slot], one: Tensor, other: Tensor) -> None:
         """Exchange the entries of the units ``one`` with those of the units ``other``, slot by slot."""
         for slot in slots:
-            first, second = slot.gather(one), slot.gather(other)
-            self.assign(slot, one, second)
-            self.assign(slot, other, first)
+            first, second = self._remember(slot, one), self._remember(slot, other)
+            slot.assign(one, second, tensor=slot.tensor.data)
+            slot.assign(other, first, tensor=slot.tensor.data)
 
     def silence(self, slots: Iterable[Slot], units: Tensor, bias: float = 0.0) -> None:
         """Write zeros, but one as a variance, and ``bias`` where the entries are added."""
@@ -183,18 +188,18 @@ class Sandbox:
         What holds of units holds with any weights; a unit that is dead, and hides a mistake, is not so with all.
         """
         state, root = self.generator.get_state(), math.sqrt(2)
-        for values, noise in self._with_noise():
-            values.add_(noise).div_(root)
+        for values, noise, size in self._with_noise():
+            values.div_(root).add_(noise, alpha=size / root)
         if not self.measure_statistics():
             self.generator.set_state(state)
-            for values, noise in self._with_noise():
-                values.mul_(root).sub_(noise)
+            for values, noise, size in self._with_noise():
+                values.sub_(noise, alpha=size / root).mul_(root)
 
-    def _with_noise(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield the entries of every trainable parameter, and random ones of the same size."""
+    def _with_noise(self) -> Iterator[tuple[Tensor, Tensor, float]]:
+        """Yield the entries of every trainable parameter, random ones of size 1, and the size of the parameter."""
         for parameter in self.model.parameters():
             if parameter.requires_grad and parameter.is_floating_point():
-                yield parameter.data, self.size(parameter) * self.normal(parameter.shape).to(parameter)
+                yield parameter.data, self.normal(parameter.shape).to(parameter.device), self.size(parameter)
 
     @contextmanager
     def shaken(self) -> Generator[None, None, None]:
@@ -216,8 +221,8 @@ class Sandbox:
         return self._sizes[id(tensor)]
 
     def normal(self, shape: Iterable[int]) -> Tensor:
-        """Return normally distributed numbers of the sandbox's own generator."""
-        return torch.randn(tuple(shape), generator=self.generator, dtype=torch.float64, device="cpu")
+        """Return normally distributed numbers of the sandbox's own generator, in single precision: many, and fast."""
+        return torch.randn(tuple(shape), generator=self.generator, dtype=torch.float32, device="cpu")
 
     def choose(self, size: int, count: int) -> Tensor:
         """Return ``count`` (at most all) of ``size`` units, without repetition, in random order."""
