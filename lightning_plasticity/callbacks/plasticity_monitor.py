@@ -71,7 +71,8 @@ class PlasticityMonitor(pl.Callback):
         layers: Patterns of modules whose outputs are measured instead of the units found, such as ``"encoder.*"``; not
             with ``include``, ``exclude`` and ``example_input``, which are about units.
         include: Patterns of unit groups to watch; default: all.
-        exclude: Patterns of unit groups to leave out.
+        exclude: Patterns of unit groups to leave out. Two monitors in a Trainer differ here, in ``include``, ``layers``
+            or the names of their metrics, by which checkpoints, and logs, tell them apart.
         aggregate: What is also logged over all layers, as ``plasticity/<metric>/<aggregate>``.
         progress_bar: Names of metrics whose mean over the layers is shown in the progress bar.
         histogram_every_n_steps: Optimizer steps between histograms in TensorBoard, of the units' scores (mean magnitude
@@ -137,7 +138,9 @@ class PlasticityMonitor(pl.Callback):
     @property
     @override
     def state_key(self) -> str:
-        return self._generate_state_key(metrics=sorted(self.metrics), include=self.include, exclude=self.exclude)
+        return self._generate_state_key(
+            metrics=sorted(self.metrics), layers=self.layers, include=self.include, exclude=self.exclude
+        )
 
     @override
     def state_dict(self) -> dict[str, Any]:

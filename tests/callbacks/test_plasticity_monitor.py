@@ -425,6 +425,7 @@ def test_a_single_text_is_one_pattern_and_one_name():
     monitor = PlasticityMonitor(layers="net.*", progress_bar="effective_rank")
     assert (monitor.layers, monitor.progress_bar) == (("net.*",), ("effective_rank",))
     assert PlasticityMonitor(include="net.0").state_key == PlasticityMonitor(include=["net.0"]).state_key
+    assert PlasticityMonitor(layers="net.0").state_key != PlasticityMonitor().state_key
 
 
 def test_a_foreign_metric_of_features_alone_is_welcome():
