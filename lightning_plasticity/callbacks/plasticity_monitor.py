@@ -205,10 +205,10 @@ class PlasticityMonitor(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._has_logged or self._instruments is None:
             return
-        if self._instruments.remaining:  # fewer samples give lower ranks: they may stand alone, not end a curve
+        if self._instruments.remaining and trainer.loggers:  # fewer samples give lower ranks: they may stand alone
             self._write(trainer, self._instruments, step=logged_step(trainer) - 1)
         else:
-            warn_unlogged(trainer.global_step)
+            warn_unlogged(trainer.global_step)  # nothing can be published any more
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
