@@ -212,7 +212,7 @@ def _spread(parameter: Tensor, parts: list[tuple[Slot, Tensor]]) -> tuple[Tensor
     Entries that write no unit get no noise (0) and keep their gradient (1).
     """
     slot, gate = parts[0]
-    if len(parts) == 1 and slot.shape is None and slot.dims == (0,) and slot.features == 1:
+    if len(parts) == 1 and slot.dims == (0,) and slot.features == 1:
         table = slot.tables(parameter.device)[0].flatten()
         if table.shape[0] == parameter.shape[0]:
             rows = torch.empty_like(gate).index_copy_(0, table, gate)

@@ -1,9 +1,9 @@
 """Floor 1: which units a model has, where their numbers live, and the proof of both.
 
 A *unit* is a hidden neuron or channel: the weight row that writes it, the entries of biases and norms on its way, and
-the weight columns that read it. Nothing here knows any layer type. The model runs once on an example, and beside every
-number travels a *label* that says which unit the number belongs to; what happens to the labels on the way tells which
-units there are. Read in this order:
+the weight columns that read it. Units are found by what a model computes, not by the types of its layers: it runs once
+on an example, and beside every number travels a *label* that says which unit the number belongs to; what happens to the
+labels on the way tells which units there are. Read in this order:
 
 1. What is found: ``slot`` (where a unit's numbers live in one tensor, written through ``writing``), ``group`` (the
    interchangeable units of one place), ``skipped`` (a layer without units, and why), ``unit_map`` (all of them;

@@ -33,10 +33,9 @@ _NEUTRAL: dict[str, float] = {"bias": 0.0, "scale": 1.0, "shift": 0.0, "mean": 0
 class Slot(Bound):
     """The entries of one parameter or buffer that belong to the units of a group.
 
-    A unit's entries are found by splitting dimensions (``shape``, rarely needed), choosing one or more of the
-    resulting dimensions (``dims``) and looking the unit up in one table per chosen dimension (``index``). One
-    dimension is the common case: rows of a weight, entries of a bias, columns of the next weight. A grouped
-    convolution, in which a channel is read by a block of rows at one column, needs two.
+    A unit's entries are found by choosing one or more dimensions (``dims``) and looking the unit up in one table per
+    chosen dimension (``index``). One dimension is the common case: rows of a weight, entries of a bias, columns of the
+    next weight. A grouped convolution, in which a channel is read by a block of rows at one column, needs two.
 
     Args:
         module: Module that owns the tensor.
@@ -44,7 +43,6 @@ class Slot(Bound):
         path: Dotted name of the tensor in the model; stable across runs, used in messages and checkpoints.
         dims: Dimensions in which the units are addressed.
         index: One table ``[U, K]`` of positions per entry of ``dims``.
-        shape: Shape the tensor is viewed in before ``dims`` are taken; it may only split dimensions. Default: as is.
         kind: What the model does with the entries, see :data:`SlotKind`; what to reset them to follows from it.
 
     Attributes:
@@ -65,7 +63,6 @@ class Slot(Bound):
     path: str
     dims: tuple[int, ...]
     index: tuple[Tensor, ...] = field(repr=False)
-    shape: tuple[int, ...] | None = None
     kind: SlotKind = "weight"
     found_in: tuple[int, ...] = field(init=False, repr=False)
     _moved: dict[torch.device, tuple[Tensor, ...]] = field(default_factory=dict, init=False, repr=False)
@@ -79,9 +76,7 @@ class Slot(Bound):
 
     def fits(self, tensor: Tensor) -> bool:
         """Return whether the units can lie in ``tensor`` as they did: it may differ where they are not counted."""
-        if tensor.ndim != len(self.found_in) or self.shape is not None:
-            return tuple(tensor.shape) == self.found_in
-        return all(tensor.shape[dim] == self.found_in[dim] for dim in self.dims)
+        return tensor.ndim == len(self.found_in) and all(tensor.shape[dim] == self.found_in[dim] for dim in self.dims)
 
     @property
     def tensor(self) -> Tensor:
@@ -126,14 +121,12 @@ class Slot(Bound):
     @property
     def whole_dim(self) -> int | None:
         """The dimension of the tensor that the units own from end to end, in order; None if they lie otherwise."""
-        whole = self._in_order and self.shape is None and self.tensor.shape[self.dims[0]] == self.total_features
+        whole = self._in_order and self.tensor.shape[self.dims[0]] == self.total_features
         return self.dims[0] % self.tensor.ndim if whole else None
 
     def view(self, tensor: Tensor) -> Tensor:
         """Return ``tensor`` (the slot's own, or one of its shape) viewed with the addressed dimensions first."""
         tensor = tensor.detach()
-        if self.shape is not None:
-            tensor = tensor.view(self.shape)
         return tensor if self.dims == (0,) else tensor.movedim(self.dims, tuple(range(len(self.dims))))
 
     def tables(self, device: torch.device) -> tuple[Tensor, ...]:
@@ -151,7 +144,7 @@ class Slot(Bound):
 
     def positions(self, units: Tensor) -> Tensor:
         """Return where the entries of ``units`` lie in the flattened tensor, ``[R * K * E]``, int64 on the host."""
-        shape = self.shape or tuple(self.tensor.shape)
+        shape = tuple(self.tensor.shape)
         dims = tuple(dim % len(shape) for dim in self.dims)
         strides = [math.prod(shape[dim + 1 :]) for dim in range(len(shape))]
         units = units.cpu()
@@ -194,9 +187,8 @@ class Slot(Bound):
             ``out``, or the new tensor.
         """
         tensor = self.tensor
-        if self._in_order and (self.shape or tensor.shape)[self.dims[0]] == self.total_features:
-            tensor = tensor.detach() if self.shape is None else tensor.detach().view(self.shape)
-            return absolute_sum(tensor, self.dims[0], out, scratch)
+        if self._in_order and tensor.shape[self.dims[0]] == self.total_features:
+            return absolute_sum(tensor.detach(), self.dims[0], out, scratch)
         tensor = self.view(tensor)
         rest = tuple(range(len(self.dims), tensor.ndim))
         sums = (tensor.abs().sum(rest) if rest else tensor.abs())[self.tables(tensor.device)].flatten()
@@ -213,8 +205,7 @@ class Slot(Bound):
     @property
     def entries_per_feature(self) -> int:
         """The number of entries that one feature of a unit owns in this tensor; at least 1."""
-        shape = self.tensor.shape if self.shape is None else self.shape
-        return max(1, math.prod(n for dim, n in enumerate(shape) if dim not in self.dims))
+        return max(1, math.prod(n for dim, n in enumerate(self.tensor.shape) if dim not in self.dims))
 
     @property
     def entries_per_unit(self) -> int:

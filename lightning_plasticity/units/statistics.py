@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -33,6 +34,9 @@ class FrozenStatistics(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if not has_statistics(func, args):
+            if is_composite(func):
+                with self:
+                    return func.decompose(*args, **kwargs)
             return func(*args, **kwargs)
         if self._position is None:
             result = func(*args, **kwargs)
@@ -40,6 +44,12 @@ class FrozenStatistics(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return result
         self._position += 1
         return with_statistics(func, args, kwargs, self._recorded[self._position - 1])
+
+
+@lru_cache(maxsize=4096)
+def is_composite(func: Any) -> bool:
+    """Return whether torch writes an operation as others, as which a mode sees it, except in inference mode."""
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd"))
 
 
 def has_statistics(func: Any, args: tuple[Any, ...]) -> bool:

@@ -228,7 +228,7 @@ def test_entries_that_write_no_unit_keep_their_gradient_and_get_no_noise():
     model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)).double()
     (group,) = discover_units(model, data(shape=(3,))[0])
     half = group.incoming[0].__class__
-    slots = tuple(half(s.module, s.name, s.path, s.dims, (torch.tensor([[3], [1]]),), s.shape) for s in group.incoming)
+    slots = tuple(half(s.module, s.name, s.path, s.dims, (torch.tensor([[3], [1]]),)) for s in group.incoming)
     readers = tuple(half(s.module, s.name, s.path, s.dims, (torch.tensor([[3], [1]]),)) for s in group.outgoing)
     part = type(group)(group.name, 2, slots, (), readers, group.tap)
     gate = UtilityGate(torch.optim.SGD(model.parameters(), lr=0.1), noise_std=1.0, units=[part], seed=0)

@@ -9,31 +9,29 @@ from torch import nn
 from lightning_plasticity.units import Slot, discover_units
 
 CASES = {
-    "rows": (nn.Linear(3, 4), (0,), (torch.arange(4)[:, None],), None),
-    "rows of a kernel": (nn.Conv2d(2, 3, 2), (0,), (torch.arange(3)[:, None],), None),
-    "columns": (nn.Linear(4, 3), (1,), (torch.arange(4)[:, None],), None),
-    "several columns each": (nn.Linear(6, 3), (1,), (torch.arange(6).reshape(2, 3),), None),
-    "columns in another order": (nn.Linear(3, 2), (1,), (torch.tensor([[2], [0], [1]]),), None),
-    "a part of the rows": (nn.Linear(2, 9), (0,), (torch.arange(6, 9)[:, None],), None),
+    "rows": (nn.Linear(3, 4), (0,), (torch.arange(4)[:, None],)),
+    "rows of a kernel": (nn.Conv2d(2, 3, 2), (0,), (torch.arange(3)[:, None],)),
+    "columns": (nn.Linear(4, 3), (1,), (torch.arange(4)[:, None],)),
+    "several columns each": (nn.Linear(6, 3), (1,), (torch.arange(6).reshape(2, 3),)),
+    "columns in another order": (nn.Linear(3, 2), (1,), (torch.tensor([[2], [0], [1]]),)),
+    "a part of the rows": (nn.Linear(2, 9), (0,), (torch.arange(6, 9)[:, None],)),
     "blocks of a grouped kernel": (
         nn.Conv2d(4, 6, 1, groups=2),
         (0, 1),
         (torch.tensor([[0, 1, 2], [0, 1, 2], [3, 4, 5], [3, 4, 5]]), torch.tensor([[0] * 3, [1] * 3] * 2)),
-        None,
     ),
-    "a split dimension": (nn.Linear(3, 8), (1,), (torch.arange(4)[:, None],), (2, 4, 3)),
 }
 
 
 @pytest.fixture(params=CASES)
 def slot(request):
-    module, dims, index, shape = CASES[request.param]
-    return Slot(module, "weight", "layer.weight", dims, index, shape)
+    module, dims, index = CASES[request.param]
+    return Slot(module, "weight", "layer.weight", dims, index)
 
 
 def entries(slot, unit):
     """Return by a loop which entries of the flattened tensor belong to a unit."""
-    shape = slot.shape or tuple(slot.tensor.shape)
+    shape = tuple(slot.tensor.shape)
     found = []
     for feature in range(slot.features):
         wanted = {dim: int(table[unit, feature]) for dim, table in zip(slot.dims, slot.index, strict=True)}
@@ -104,9 +102,6 @@ def test_a_tensor_fits_if_it_differs_only_where_no_units_are_counted():
     assert slot.fits(torch.empty(9, 4))
     assert not slot.fits(torch.empty(3, 5))
     assert not slot.fits(torch.empty(3, 4, 1))
-    split = Slot(nn.Linear(4, 6), "weight", "weight", (1,), (torch.arange(3)[:, None],), (2, 3, 4))
-    assert split.fits(torch.empty(6, 4))
-    assert not split.fits(torch.empty(6, 5))
 
 
 def test_slots_follow_the_tensor_that_the_module_holds_now():

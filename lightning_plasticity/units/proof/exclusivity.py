@@ -180,7 +180,7 @@ def disjoint(box: Sandbox, group: UnitGroup) -> list[str]:
 
 
 def _is_shared(slot: Slot) -> bool:
-    shape = slot.shape or tuple(slot.tensor.shape)
+    shape = slot.tensor.shape
     places = torch.zeros_like(slot.index[0])
     for dim, table in zip(slot.dims, slot.index, strict=True):
         places = places * shape[dim] + table % shape[dim]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY, Labels, several
-from lightning_plasticity.units.tracing.meeting import CONTEXT
+from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY, Labels
+from lightning_plasticity.units.tracing.pairs import CONTEXT, several
 
 SHARED = "its weight column also reads a feature that is no unit"
 SPREAD = "the layer that reads it mixes it with other units in the same column"
@@ -106,7 +106,7 @@ def _settle_soft(labels: Labels, column: Tensor, label: Tensor, shared: Tensor, 
     root = labels.find(label)
     owner = result[column]
     at_home = ~several(root, column) & ~shared[column]
-    free = ~labels.hard_class[root] | (owner == NOBODY) | (root == labels.find(owner))
+    free = ~labels.has_row[root] | (owner == NOBODY) | (root == labels.find(owner))
     joins = at_home & free
     labels.spoil(label[~joins], CONTEXT)
     vacant = joins & (owner == NOBODY)

@@ -16,10 +16,12 @@ from lightning_plasticity.units.slot import SlotKind
 from lightning_plasticity.units.tracing.columns import agree, mix
 from lightning_plasticity.units.tracing.frames import Frames, TapCandidate
 from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY, UNREAD, Labels, foreign
-from lightning_plasticity.units.tracing.meeting import PRODUCT, Manner, meet
+from lightning_plasticity.units.tracing.meeting import meet
 from lightning_plasticity.units.tracing.memory import Memory
+from lightning_plasticity.units.tracing.pairs import PRODUCT, Manner
 from lightning_plasticity.units.tracing.shadow import Origin, Shadow, compact, geometry, storage_key
-from lightning_plasticity.units.tracing.sources import Orientation, Source, Sources, orientation
+from lightning_plasticity.units.tracing.source import Orientation, Source, orientation
+from lightning_plasticity.units.tracing.sources import Sources
 from lightning_plasticity.units.tracing.tape import DerivedUse, Role, Step, Tape
 
 

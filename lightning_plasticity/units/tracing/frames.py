@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -16,6 +16,11 @@ from lightning_plasticity.units.tensors import tensors_in
 from lightning_plasticity.units.tracing.shadow import compact, storage_key
 
 _LARGEST_COMPARED = 2**22
+
+
+def outside_of_inference_mode() -> AbstractContextManager[object]:
+    """Return a context in which labels can be made that may be used anywhere, whatever mode the model runs in."""
+    return torch.inference_mode(mode=False) if torch.is_inference_mode_enabled() else nullcontext()
 
 
 @dataclass(eq=False)
@@ -82,7 +87,7 @@ class Frames:
             if self._is_elsewhere():
                 self.elsewhere[module] = None
                 return
-            with torch._C.DisableTorchFunction():  # a mode that watches the model need not see what is asked here
+            with torch._C.DisableTorchFunction(), outside_of_inference_mode():  # no mode need see what is asked here
                 try:
                     self._enter(module, args, kwargs)
                 except Exception as error:

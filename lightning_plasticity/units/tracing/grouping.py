@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,9 +17,6 @@ if TYPE_CHECKING:
     from lightning_plasticity.units.tracing.verdict import Entry, Verdict
 
 
-_ROOMS = ("in", "bias", "norm", "out")
-
-
 @dataclass(eq=False)
 class _Group:
     """A group in the making.
@@ -26,13 +24,13 @@ class _Group:
     Args:
         start: The number of its first unit; the others follow.
         size: How many units it has.
-        slots: By what they do, its slots, each with the time of its first use and the tensor it was found in.
+        slots: Its slots by what they do (``"in"``, ``"bias"``, ``"norm"``, ``"out"``), each with what it was made from.
         tap: Where it is observed.
     """
 
     start: int
     size: int
-    slots: dict[str, list[tuple[Entry, Slot]]] = field(default_factory=lambda: {r: [] for r in _ROOMS})
+    slots: dict[str, list[tuple[Entry, Slot]]] = field(default_factory=lambda: defaultdict(list))
     tap: Tap | None = None
 
 
@@ -59,8 +57,8 @@ def groups_of(verdict: Verdict) -> list[UnitGroup]:
     by_group = _ByGroup(torch.arange(len(groups)).repeat_interleave(torch.tensor(sizes)))
     for entry, owned in zip(verdict.entries, torch.split_with_sizes(number[owners], lengths), strict=True):
         for g, _, where in by_group.of(owned):
-            room = entry.role or ("bias" if entry.kind == "bias" else "norm")
-            groups[g].slots[room].append((entry, _slot(entry, where.reshape(sizes[g], -1))))
+            does = entry.role or ("bias" if entry.kind == "bias" else "norm")
+            groups[g].slots[does].append((entry, _slot(entry, where.reshape(sizes[g], -1))))
     for tap in sorted(verdict.run.taps, key=lambda candidate: candidate.where):  # inputs first
         for g, units, where in by_group.of(number[verdict.unit[tap.labels]]):
             group = groups[g]

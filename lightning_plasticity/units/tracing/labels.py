@@ -14,6 +14,9 @@ was given up). Three kinds of labels belong to units:
 Labels that meet one-to-one are *unified* (a union-find says which ids are one unit). A label that cannot be a unit is
 *spoiled*, with the reason. Every label made from others remembers its parents, so that spoiling it spoils exactly
 the labels it came from.
+
+Tensors of labels are shared, by views, by tensors that have equal labels, and by the memory of earlier runs. So none is
+ever written in place once it was handed on; what is changed in place are the columns of :class:`Labels` alone.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from lightning_plasticity.units.tracing.growing import Growing, blank
 
 UNREAD = -1
 """Among the labels of the columns of a weight: no layer has read this part of the tensor."""
@@ -35,24 +40,40 @@ FOREIGN = 1
 FOREIGN_KIND, BLEND, MIXTURE, SOFT, HARD = range(5)
 
 
-def _blank(room: int, dtype: torch.dtype) -> Tensor:
-    """Return a column of zeros that takes no memory until :meth:`Labels._own` makes it one to write to."""
-    return torch.zeros(1, dtype=dtype).expand(room)
-
-
 def foreign(ndim: int) -> Tensor:
-    """Return compact labels of a tensor of data that belongs to no unit."""
+    """Return labels, of size 1 in every dimension, of a tensor of data that belongs to no unit."""
     return torch.full([1] * ndim, FOREIGN)
 
 
-class Labels:
+class Labels(Growing):
     """All labels of a discovery: their kinds, their union-find, their faults.
 
-    Ids are never reused, so that a row of a weight has the same label in every run of the model; :meth:`restart`
-    forgets what the last runs concluded and keeps which labels are switched off.
+    Ids are never reused, so that a row of a weight has the same label in every run of the model. What is known of each
+    is an entry of several tensors. These last as long as the id:
+
+    * ``hard``, ``soft``, ``mixture``: the kind of the label; none of them for nobody and foreign;
+    * ``statistic``: of a mixture, whether it is a mean, a sum or the like, by which a norm may treat its own input;
+    * ``core``: of a blend, a label of the unit (or of the parameter) in it; nobody for all other mixtures;
+    * ``core_beside``: of a blend of two units, a label of the second;
+    * ``if_used``: of a mixture, the reason for which its members are spoiled if it is used;
+    * ``off``, ``off_reason``: whether the label is switched off (foreign in all further runs), and the reason.
+
+    These are what the runs since :meth:`restart` have concluded:
+
+    * ``root``: the union-find: another label of the same unit; its own for the representative;
+    * ``has_row``: of a representative, whether there is a hard label in the unit;
+    * ``unjoined``: of a soft label, whether it belongs to no unit yet;
+    * ``reason``: the reason why the label is spoiled, 0 if it is not;
+    * ``coupled``: whether a norm lets the label be influenced by its neighbours;
+    * ``summed``: whether the label was made by adding two labels of one unit, as in a residual stream;
+    * ``offset``: whether the number is not zero where its unit is, as the sigmoid of it;
+    * ``shifted``: the label of the same unit for numbers with an offset, 0 while there is none.
+
+    A reason is the number of a text in ``reasons``. ``edges`` are pairs of tensors, labels and the labels that they
+    were made from, in the order in which they were made.
 
     Args:
-        room: For how many labels there is memory at first; it doubles as needed.
+        room: How many labels there is memory for at first; it doubles as needed.
 
     Example:
         >>> labels = Labels()
@@ -66,8 +87,8 @@ class Labels:
         self.count = 2
         room = max(room, self.count)
         self.hard, self.soft, self.mixture = (torch.zeros(room, dtype=torch.bool) for _ in range(3))
-        self.off, self.statistic = (_blank(room, torch.bool) for _ in range(2))
-        self.why, self.off_reason, self.core, self.core_beside = (_blank(room, torch.long) for _ in range(4))
+        self.off, self.statistic = (blank(room) for _ in range(2))
+        self.if_used, self.off_reason, self.core, self.core_beside = (blank(room, torch.long) for _ in range(4))
         self.reasons = [""]
         self._all_on = True
         self.restart()
@@ -76,35 +97,23 @@ class Labels:
         """Forget unions and faults; keep the ids and what is switched off."""
         room = len(self.soft)
         self.root = torch.arange(room)
-        self.hard_class = self.hard.clone()
-        self.free = self.soft.clone()  # which soft labels have joined nobody yet
+        self.has_row, self.unjoined = self.hard.clone(), self.soft.clone()  # every label is a unit of its own again
         self.reason = torch.zeros(room, dtype=torch.long)
-        self.coupled, self.summed, self.offset = (_blank(room, torch.bool) for _ in range(3))
-        self.shifted = _blank(room, torch.long)
+        self.coupled, self.summed, self.offset = (blank(room) for _ in range(3))
+        self.shifted = blank(room, torch.long)
         self.edges: list[tuple[Tensor, Tensor]] = []
-
-    def _own(self, column: str) -> Tensor:
-        owned: Tensor = getattr(self, column).contiguous()
-        setattr(self, column, owned)
-        return owned
-
-    def _grow(self, room: int) -> None:
-        have = len(self.root)
-        for name, column in list(vars(self).items()):
-            if isinstance(column, Tensor):
-                setattr(self, name, torch.cat([column, column.new_zeros(room - have)]))
-        self.root[have:] = torch.arange(have, room)
 
     def fresh(self, number: int, *, soft: bool = False, mixture: bool = False) -> Tensor:
         """Return ``number`` new labels, ``[number]``."""
         first, self.count = self.count, self.count + number
         if self.count > len(self.root):
-            self._grow(max(self.count, 2 * len(self.root)))
-        self.hard[first : self.count] = not (soft or mixture)
-        self.soft[first : self.count] = soft
-        self.free[first : self.count] = soft
-        self.mixture[first : self.count] = mixture
-        self.hard_class[first : self.count] = not (soft or mixture)
+            have = len(self.root)
+            self.grow(max(self.count, 2 * have))
+            self.root[have:] = torch.arange(have, len(self.root))
+        new = slice(first, self.count)
+        self.hard[new] = self.has_row[new] = not (soft or mixture)
+        self.soft[new] = self.unjoined[new] = soft
+        self.mixture[new] = mixture
         return torch.arange(first, self.count)
 
     def switch_off(self, which: Tensor) -> None:
@@ -137,11 +146,11 @@ class Labels:
             ra, rb = self.find(a), self.find(b)
             if torch.equal(ra, rb):
                 return ra
-            self.free[ra], self.free[rb] = False, False
+            self.unjoined[ra], self.unjoined[rb] = False, False
             low, high = torch.minimum(ra, rb), torch.maximum(ra, rb)
             self.root.scatter_reduce_(0, high, low, "amin")
-            hard = self.hard_class[high] | self.hard_class[low]
-            self.hard_class[self.find(low)[hard]] = True
+            hard = self.has_row[high] | self.has_row[low]
+            self.has_row[self.find(low)[hard]] = True
 
     def adopt(self, soft: Tensor, units: Tensor) -> bool:
         """Unify labels that belong to nobody yet with hard labels, if each of them meets one unit only.
@@ -155,14 +164,14 @@ class Labels:
         Returns:
             Whether it was so; if not, nothing has changed.
         """
-        if not (self.hard[units].all() and self.free[soft].all()):
+        if not (self.hard[units].all() and self.unjoined[soft].all()):
             return False
         root = self.find(units).expand(soft.shape)
         self.root[soft] = root
         if not torch.equal(self.root[soft], root):
             self.root[soft] = soft
             return False
-        self.free[soft] = False
+        self.unjoined[soft] = False
         return True
 
     def rank(self, ids: Tensor, *, adds: bool) -> Tensor:
@@ -181,10 +190,10 @@ class Labels:
             summed: Whether they were added, as in a residual stream, and not multiplied, as by a gate.
         """
         new = self.fresh(len(a), soft=bool(self.soft[a].all() and self.soft[b].all()))
-        self.hard_class[new] = self.hard_class[a] | self.hard_class[b]
+        self.has_row[new] = self.has_row[a] | self.has_row[b]
         if summed:
-            self._own("summed")[new] = True
-        self._own("offset")[new] = self.offset[a] | self.offset[b] if summed else self.offset[a] & self.offset[b]
+            self.writable("summed")[new] = True
+        self.writable("offset")[new] = self.offset[a] | self.offset[b] if summed else self.offset[a] & self.offset[b]
         self.edges.append((torch.cat([new, new]), torch.cat([a, b])))
         self.unify(a, b)
         self.unify(new, a)
@@ -199,7 +208,7 @@ class Labels:
         parents = parents[self.shifted[parents] == 0]
         if len(parents):
             new = self.fresh(len(parents))
-            self._own("shifted")[parents], self._own("offset")[new] = new, True
+            self.writable("shifted")[parents], self.writable("offset")[new] = new, True
             self.edges.append((new, parents))
             self.unify(new, parents)
         return torch.where(plain, self.shifted[ids], ids)
@@ -216,8 +225,8 @@ class Labels:
         """
         new = self.fresh(number, mixture=True)
         if statistic:
-            self._own("statistic")[new] = True
-        self._own("why")[new] = self._code(why)
+            self.writable("statistic")[new] = True
+        self.writable("if_used")[new] = self.code(why)
         self.edges.append((new[child], member))
         return new
 
@@ -236,11 +245,11 @@ class Labels:
         parts = self.find(core) if beside is None else self.find(core) * self.count + self.find(beside)
         roots, which = parts.unique(return_inverse=True)  # type: ignore[no-untyped-call]
         new = self.fresh(len(roots), mixture=True)
-        self._own("why")[new] = self._code(why)
+        self.writable("if_used")[new] = self.code(why)
         for chosen in (self.soft[core], ~self.soft[core]):  # a row, if there is one, stands for what joins it
-            self._own("core")[new[which[chosen]]] = core[chosen]
+            self.writable("core")[new[which[chosen]]] = core[chosen]
         if beside is not None:
-            self._own("core_beside")[new[which]] = beside
+            self.writable("core_beside")[new[which]] = beside
         self.edges.append((new[which].repeat(len(made_from)), torch.cat([*made_from])))
         return new[which]
 
@@ -253,7 +262,8 @@ class Labels:
         inside &= ~self.mixture[: self.count]
         return inside.nonzero()[:, 0]
 
-    def _code(self, why: str) -> int:
+    def code(self, why: str) -> int:
+        """Return the number of a reason."""
         if why not in self.reasons:
             self.reasons.append(why)
         return self.reasons.index(why)
@@ -262,34 +272,24 @@ class Labels:
         """Spoil all members of ``mixtures``, which were used, each mixture for its own reason."""
         mixtures = mixtures.reshape(-1)
         mixtures = mixtures[self.reason[mixtures] == 0]
-        self.reason[mixtures] = self.why[mixtures]
+        self.reason[mixtures] = self.if_used[mixtures]
 
     def spoil(self, ids: Tensor, why: str) -> None:
         """Declare that ``ids`` are no units because of ``why``; the first reason stays."""
         ids = ids.reshape(-1)
         ids = ids[(ids > FOREIGN) & (self.reason[ids] == 0)]
         if len(ids):
-            self.reason[ids] = self._code(why)
+            self.reason[ids] = self.code(why)
 
     def couple(self, ids: Tensor) -> None:
         """Declare that a normalisation lets ``ids`` influence each other."""
-        self._own("coupled")[ids.reshape(-1)] = True
+        self.writable("coupled")[ids.reshape(-1)] = True
 
     def settle(self) -> None:
         """Hand every fault of a label on to the labels it was made from."""
-        self._own("coupled")
+        self.writable("coupled")
         for child, parent in reversed(self.edges):
             self.coupled[parent[self.coupled[child]]] = True
             guilty = (self.reason[child] != 0) & (self.reason[parent] == 0)
             self.reason[parent[guilty]] = self.reason[child[guilty]]
         self.reason[: FOREIGN + 1], self.coupled[: FOREIGN + 1] = 0, False
-
-
-def several(a: Tensor, b: Tensor) -> Tensor:
-    """Return for every ``i`` whether ``a[i]`` is paired with more than one distinct ``b``."""
-    size = int(a.max()) + 1 if len(a) else 0
-    partner = torch.empty(size, dtype=b.dtype)
-    partner[a] = b
-    torn = torch.zeros(size, dtype=torch.bool)
-    torn[a[partner[a] != b]] = True
-    return torn[a]

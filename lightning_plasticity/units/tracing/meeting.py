@@ -1,53 +1,20 @@
-"""What happens when labels meet in an element-wise operation.
+"""What happens when labels meet in an element-wise operation, number by number.
 
-Label tensors are *compact*: they have as many dimensions as the tensor they describe, and size 1 along every
-dimension in which the labels do not vary.
-
-One rule stands behind everything here: a unit may be given to a weight column only if the column reads nothing but this
-unit. So where a number is the *sum* of a unit and of anything else that depends on the example, the unit is lost and
-the number is foreign; a *product* with something foreign (a mask, a gate, an attention weight) vanishes with the unit
-and remains its own, provided that the factor that the unit gives is zero where the unit is (a sigmoid is not).
+Tensors of labels are *compact*: they have as many dimensions as the tensor they describe, and size 1 along every
+dimension in which the labels do not vary. Where both sides have the same label, or one has none, there is nothing to
+decide; what comes out where two different units meet is said in ``pairs``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-from lightning_plasticity.units.tracing.labels import (
-    BLEND,
-    FOREIGN,
-    FOREIGN_KIND,
-    HARD,
-    MIXTURE,
-    NOBODY,
-    SOFT,
-    Labels,
-    several,
-)
+from lightning_plasticity.units.tracing.labels import HARD, NOBODY, Labels
+from lightning_plasticity.units.tracing.pairs import MEETINGS, PRODUCT, Manner
 
-CONTEXT = "it modulates several units at once (a gate or context), so it is not one of them"
-DILUTED = "it is combined with a feature that is no unit, and both are read by the same weight column"
-
-
-@dataclass(frozen=True)
-class Manner:
-    """How an operation combines two operands element by element.
-
-    Args:
-        adds: Whether one operand remains where the other is zero, as in a sum, a maximum or a choice.
-        normalises: Whether it is an operation by which a normalisation applies a statistic to its own input.
-    """
-
-    adds: bool = False
-    normalises: bool = False
-
-
-PRODUCT = Manner()
-SUM = Manner(adds=True)
+_KINDS = HARD + 1
+_RULES = {_KINDS * lower + higher: rule for (lower, higher), rule in MEETINGS.items()}  # both kinds in one number
 
 
 def meet(labels: Labels, a: Tensor | None, b: Tensor | None, manner: Manner = PRODUCT) -> Tensor | None:
@@ -95,204 +62,10 @@ def _resolve(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
     pair = _KINDS * torch.minimum(kind_p, kind_q) + torch.maximum(kind_p, kind_q)
     first = int(pair[0])
     if bool((pair == first).all()):
-        return _MEETINGS[first](labels, p, q, manner)
+        return _RULES[first](labels, p, q, manner)
     result = torch.zeros_like(p)
-    for kinds, rule in _MEETINGS.items():
+    for kinds, rule in _RULES.items():
         chosen = pair == kinds
         if chosen.any():
             result[chosen] = rule(labels, p[chosen], q[chosen], manner)
     return result
-
-
-def _beside_foreign(labels: Labels, units: Tensor, manner: Manner) -> Tensor:
-    """Return the labels of units combined with something foreign: it remains in a sum, or if a gate opens at zero."""
-    lost = labels.offset[units] | manner.adds
-    if not lost.any():
-        return units
-    result = units.clone()
-    result[lost] = labels.blend(units[lost], [units[lost]], DILUTED)
-    return result
-
-
-def _hard_and_hard(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
-    """Unify units that meet one-to-one. One that meets many is context: in a product it loses, a sum is lost."""
-    rp, rq = labels.find(p), labels.find(q)
-    many_p, many_q = several(rp, rq), several(rq, rp)
-    many, both = many_p | many_q, many_p & many_q
-    labels.spoil(p[many_p & (~both | manner.adds)], CONTEXT)
-    labels.spoil(q[many_q & (~both | manner.adds)], CONTEXT)
-    if manner.adds:
-        result = torch.full_like(p, FOREIGN)
-        labels.spoil(torch.cat([p[many], q[many]]), DILUTED)
-    else:
-        result = torch.where(many_p, q, p)
-        if both.any():  # what they scale next tells which of the two is context
-            result[both] = labels.blend(p[both], [p[both], q[both]], CONTEXT, q[both])
-    if not many.all():
-        result[~many] = labels.child(p[~many], q[~many], summed=manner.adds)
-    return result
-
-
-def _soft_and_hard(labels: Labels, soft: Tensor, hard: Tensor, manner: Manner) -> Tensor:
-    """Let each soft label join the one unit that it meets; those that meet several are dropped."""
-    root, other = labels.find(soft), labels.find(hard)
-    joins = (root == other) | ~(several(root, other) | labels.hard_class[root])
-    labels.unify(soft[joins], hard[joins])
-    if joins.all():
-        return hard
-    labels.spoil(soft[~joins], CONTEXT)
-    if not manner.adds or bool((root == root[0]).all()):  # one number for all is a part of the activation function
-        return hard
-    result = hard.clone()
-    result[~joins] = labels.blend(hard[~joins], [hard[~joins]], DILUTED)
-    return result
-
-
-def _soft_and_soft(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
-    """Unify soft labels that meet one-to-one, unless each of them has joined a unit of its own."""
-    rp, rq = labels.find(p), labels.find(q)
-    many = several(rp, rq) | several(rq, rp)
-    joins = (rp == rq) | ~(many | (labels.hard_class[rp] & labels.hard_class[rq]))
-    labels.spoil(torch.cat([p[~joins], q[~joins]]), CONTEXT)
-    result = torch.zeros_like(p)
-    if joins.any():
-        result[joins] = labels.child(p[joins], q[joins], summed=False)
-    return result
-
-
-def _mixture_and_hard(labels: Labels, mixture: Tensor, unit: Tensor, manner: Manner) -> Tensor:
-    """Let a norm apply its statistic; in every other case the mixture is used, so its members are no units."""
-    if manner.normalises and _is_own_statistic(labels, mixture, unit):
-        labels.couple(torch.cat([mixture, unit]))
-        return unit
-    labels.spoil_members(mixture)
-    return _beside_foreign(labels, unit, manner)
-
-
-def _mixture_and_soft(labels: Labels, mixture: Tensor, soft: Tensor, manner: Manner) -> Tensor:
-    """Drop the parameter."""
-    labels.spoil(soft, CONTEXT)
-    return mixture
-
-
-def _mixture_and_mixture(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
-    """Mix further."""
-    each = torch.arange(len(p)).repeat(2)
-    statistic = bool((labels.statistic[p] & labels.statistic[q]).all())
-    why = labels.reasons[int(labels.why[p[0]])]
-    return labels.mixtures(len(p), each, torch.cat([p, q]), why, statistic=statistic)
-
-
-def _foreign_and_mixture(labels: Labels, other: Tensor, mixture: Tensor, manner: Manner) -> Tensor:
-    """Let a norm apply its statistic to its own foreign features; a mixture with anything else is no statistic."""
-    if manner.normalises and _is_own_statistic(labels, mixture, other):
-        labels.couple(mixture)
-        return other
-    each, why = torch.arange(len(mixture)), labels.reasons[int(labels.why[mixture[0]])]
-    return labels.mixtures(len(mixture), each, mixture, why, statistic=False)
-
-
-def _foreign_and_soft(labels: Labels, other: Tensor, soft: Tensor, manner: Manner) -> Tensor:
-    """Blend: what the parameter acts on is no unit, but may come to scale one. A large table is dropped, it is slow."""
-    if len(soft) <= _MOST_BLENDS:
-        return labels.blend(soft, [soft], CONTEXT)
-    labels.spoil(soft, CONTEXT)
-    return other
-
-
-def _foreign_and_hard(labels: Labels, other: Tensor, unit: Tensor, manner: Manner) -> Tensor:
-    """Lose the unit, unless the result vanishes with it."""
-    return _beside_foreign(labels, unit, manner)
-
-
-def _foreign_and_blend(labels: Labels, other: Tensor, blend: Tensor, manner: Manner) -> Tensor:
-    """Leave the blend: it has something foreign in it already."""
-    return blend
-
-
-def _blend_and_blend(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
-    """Blend further what meets one-to-one."""
-    rp, rq = labels.find(labels.core[p]), labels.find(labels.core[q])
-    return _blended(labels, p, q, labels.core[p], labels.core[q], several(rp, rq) | several(rq, rp))
-
-
-def _blend_and_soft(labels: Labels, blend: Tensor, soft: Tensor, manner: Manner) -> Tensor:
-    """Let the parameter take part, if it acts on this blend only."""
-    root, other = labels.find(labels.core[blend]), labels.find(soft)
-    elsewhere = labels.hard_class[other] & (root != other)
-    return _blended(labels, blend, soft, labels.core[blend], soft, several(other, root) | elsewhere)
-
-
-def _blended(labels: Labels, p: Tensor, q: Tensor, core_p: Tensor, core_q: Tensor, torn: Tensor) -> Tensor:
-    """Return blends of both, and their cores unified, except where they are torn apart: these are used up."""
-    labels.spoil(torch.cat([p[torn], q[torn]]), CONTEXT)
-    result = torch.full_like(p, FOREIGN)
-    p, q, core_p, core_q = p[~torn], q[~torn], core_p[~torn], core_q[~torn]
-    if len(p):
-        labels.unify(core_p, core_q)
-        result[~torn] = labels.blend(torch.where(labels.soft[core_p], core_q, core_p), [p, q], DILUTED)
-    return result
-
-
-def _blend_and_mixture(labels: Labels, blend: Tensor, mixture: Tensor, manner: Manner) -> Tensor:
-    """Give up the blend; a norm applies its statistic to what remains, which is foreign."""
-    labels.spoil_members(blend)
-    if manner.normalises and _is_own_statistic(labels, mixture, labels.core[blend]):
-        labels.couple(mixture)
-        return torch.full_like(blend, FOREIGN)
-    return _foreign_and_mixture(labels, torch.full_like(blend, FOREIGN), mixture, manner)
-
-
-def _blend_and_hard(labels: Labels, blend: Tensor, unit: Tensor, manner: Manner) -> Tensor:
-    """Let what scales one unit only join this unit. A sum is a blend of both."""
-    result = unit.clone()
-    lost = labels.offset[unit] | manner.adds
-    if lost.any():
-        core = labels.core[blend[lost]]
-        torn = _torn(labels, core, unit[lost])
-        result[lost] = _blended(labels, blend[lost], unit[lost], core, unit[lost], torn)
-    gates, unit = blend[~lost], unit[~lost]
-    alone = labels.core_beside[gates] == NOBODY
-    for cores in (labels.core[gates], labels.core_beside[gates]):
-        torn = _torn(labels, cores, unit) & (cores != NOBODY)
-        labels.spoil_members(gates[torn & alone])
-        labels.spoil(cores[torn & ~alone], CONTEXT)
-        joins = ~torn & (cores != NOBODY)
-        labels.unify(cores[joins], unit[joins])
-    return result
-
-
-def _torn(labels: Labels, core: Tensor, unit: Tensor) -> Tensor:
-    """Return which cores of blends do not meet a unit one-to-one; parameters may join one unit with others."""
-    root, other = labels.find(core), labels.find(unit)
-    torn = several(root, other) | (~labels.soft[core] & several(other, root))
-    return (torn | (labels.soft[core] & labels.hard_class[root])) & (root != other)
-
-
-_KINDS, _MOST_BLENDS = HARD + 1, 2**14
-
-_MEETINGS: dict[int, Callable[[Labels, Tensor, Tensor, Manner], Tensor]] = {
-    _KINDS * FOREIGN_KIND + BLEND: _foreign_and_blend,
-    _KINDS * FOREIGN_KIND + MIXTURE: _foreign_and_mixture,
-    _KINDS * FOREIGN_KIND + SOFT: _foreign_and_soft,
-    _KINDS * FOREIGN_KIND + HARD: _foreign_and_hard,
-    _KINDS * BLEND + BLEND: _blend_and_blend,
-    _KINDS * BLEND + MIXTURE: _blend_and_mixture,
-    _KINDS * MIXTURE + MIXTURE: _mixture_and_mixture,
-    _KINDS * MIXTURE + SOFT: _mixture_and_soft,
-    _KINDS * MIXTURE + HARD: _mixture_and_hard,
-    _KINDS * HARD + HARD: _hard_and_hard,  # the hard labels settle the matter; the soft ones join them, then each other
-    _KINDS * SOFT + HARD: _soft_and_hard,
-    _KINDS * BLEND + HARD: _blend_and_hard,
-    _KINDS * BLEND + SOFT: _blend_and_soft,
-    _KINDS * SOFT + SOFT: _soft_and_soft,
-}
-"""What to do with pairs of each two kinds of labels, ``_KINDS * lower kind + higher kind``."""
-
-
-def _is_own_statistic(labels: Labels, mixture: Tensor, of: Tensor) -> bool:
-    """Return whether all mixtures are statistics and their members include everything that they are applied to."""
-    if not labels.statistic[mixture].all():
-        return False
-    members = labels.find(labels.members(mixture.unique()))  # type: ignore[no-untyped-call]
-    return bool(torch.isin(labels.find(of), members).all())

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.skipped import Skipped
-from lightning_plasticity.units.tracing.sources import Source
+from lightning_plasticity.units.tracing.source import Source
 from lightning_plasticity.units.tracing.verdict import Verdict
 
 _REMEDIES = {

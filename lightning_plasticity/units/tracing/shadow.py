@@ -132,8 +132,8 @@ class Shadow:
 
     def __init__(self, on_reinterpret: Callable[[Tensor], None] = lambda labels: None) -> None:
         self._stores: dict[int, _Store] = {}
-        self._known: dict[Hashable, Tensor] = {}
-        self._ones: set[int] = set()  # the identities of the known
+        self._by_value: dict[Hashable, Tensor] = {}
+        self._is_shared: set[int] = set()  # the identities of these
         self._on_reinterpret = on_reinterpret  # told the labels of memory that is read as another dtype
 
     def _store(self, tensor: Tensor, key: int, here: Geometry, origin: Origin) -> _Store:
@@ -168,7 +168,7 @@ class Shadow:
             return store.origin, None
         if here not in store.views:
             found = None if tensor.numel() == 0 else compact(self._flat(store, tensor).as_strided(*here[:3]))
-            store.views[here] = self._one(found)
+            store.views[here] = self._shared(found)
         return store.origin, store.views[here]
 
     def mark(self, tensor: Tensor, origin: Origin) -> None:
@@ -194,25 +194,25 @@ class Shadow:
         here = geometry(tensor)
         store = self._store(tensor, key, here, Origin.DATA)
         if here == store.base:
-            store.labels = self._one(labels)
+            store.labels = self._shared(labels)
         elif labels is not None or store.labels is not None:
             flat = self._flat(store, tensor)
             flat.as_strided(*here[:3]).copy_(torch.zeros(1, dtype=torch.long) if labels is None else labels)
-            store.labels = self._one(compact(flat.as_strided(*store.base[:3])))
+            store.labels = self._shared(compact(flat.as_strided(*store.base[:3])))
         store.views.clear()
 
     def remember_view(self, view: Tensor, labels: Tensor | None) -> None:
         """Cache the labels of a view, which whoever made the view could tell cheaply."""
         store, here = self._stores.get(storage_key(view)), geometry(view)
         if store is not None and view.numel() and here != store.base:
-            store.views[here] = self._one(labels)
+            store.views[here] = self._shared(labels)
 
-    def _one(self, labels: Tensor | None) -> Tensor | None:
+    def _shared(self, labels: Tensor | None) -> Tensor | None:
         """Return the one tensor that stands for all ``labels`` of these values, so that equal ones are identical."""
-        if labels is None or id(labels) in self._ones or labels.numel() > _LARGEST_COMPARED:
+        if labels is None or id(labels) in self._is_shared or labels.numel() > _LARGEST_COMPARED:
             return labels
-        one = self._known.setdefault((labels.shape, labels.numpy().tobytes()), labels)
-        self._ones.add(id(one))
+        one = self._by_value.setdefault((labels.shape, labels.numpy().tobytes()), labels)
+        self._is_shared.add(id(one))
         return one
 
     @staticmethod

@@ -15,7 +15,8 @@ from torch import Tensor
 from lightning_plasticity.units.tracing.shadow import Geometry, geometry, storage_key
 
 if TYPE_CHECKING:
-    from lightning_plasticity.units.tracing.sources import Source, Sources
+    from lightning_plasticity.units.tracing.source import Source
+    from lightning_plasticity.units.tracing.sources import Sources
 
 Role: TypeAlias = Literal["in", "out"]
 """Whether the rows of a weight write or its columns read."""

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units.tensors import tensors_in
 from lightning_plasticity.units.tracing.execution import Execution
+from lightning_plasticity.units.tracing.frames import outside_of_inference_mode
 from lightning_plasticity.units.tracing.rules import observe
 from lightning_plasticity.units.tracing.rules.call import signature
 
@@ -38,13 +39,16 @@ class LabelMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False  # nothing is compiled under this mode, and asking for the contrary imports all of dynamo
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        for position, name in signature(func).written:
+        kwargs, called = kwargs or {}, signature(func)
+        if called.is_composite:
+            with self:
+                return func.decompose(*args, **kwargs)
+        for position, name in called.written:
             written = args[position] if position < len(args) else kwargs.get(name)
             for tensor in tensors_in(written):
                 self._before_write(tensor)
         out = func(*args, **kwargs)
-        with torch._C.DisableTorchFunction():
+        with torch._C.DisableTorchFunction(), outside_of_inference_mode():
             try:
                 self._follow(func, args, kwargs, out)
             except Exception as error:
@@ -101,7 +105,7 @@ class LeaveMode(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None) -> Any:
         if getattr(func, "__name__", "") in self._EXITS and args and isinstance(args[0], Tensor):
-            with torch._C._DisableTorchDispatch():  # what is asked here is no operation of the model
+            with torch._C._DisableTorchDispatch(), outside_of_inference_mode():  # what we ask, the model does not do
                 try:
                     self._run.spoil(self._run.of(args[0]), f"its values leave torch ({func.__name__})")
                 except Exception as error:

@@ -12,7 +12,7 @@ from lightning_plasticity.units.slot import SlotKind
 from lightning_plasticity.units.tracing.execution import Execution
 from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY
 from lightning_plasticity.units.tracing.shadow import compact
-from lightning_plasticity.units.tracing.sources import FROZEN, FROZEN_READER, Source
+from lightning_plasticity.units.tracing.source import FROZEN, FROZEN_READER, Source
 from lightning_plasticity.units.tracing.tape import Role
 
 
@@ -73,7 +73,7 @@ class Verdict:
         which = which & (self.reason == 0)
         which[NOBODY] = False
         if which.any():
-            self.reason[which] = self.run.labels._code(why)
+            self.reason[which] = self.run.labels.code(why)
 
     def _collect(self) -> None:
         labels, uses = self.run.labels, self.run.uses.values()

@@ -6,7 +6,7 @@ import torch
 
 from lightning_plasticity.units.tracing.columns import SHARED, SPREAD, agree, mix
 from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY, Labels
-from lightning_plasticity.units.tracing.meeting import CONTEXT
+from lightning_plasticity.units.tracing.pairs import CONTEXT
 
 
 def reason(labels: Labels, ids: torch.Tensor) -> set[str]:

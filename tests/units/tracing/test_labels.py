@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_plasticity.units.tracing.labels import FOREIGN, HARD, MIXTURE, NOBODY, SOFT, Labels, foreign, several
+from lightning_plasticity.units.tracing.labels import FOREIGN, HARD, MIXTURE, NOBODY, SOFT, Labels, foreign
 
 
 def test_fresh_labels_are_new_and_of_their_kind():
@@ -47,7 +47,7 @@ def test_entries_that_belong_to_nobody_join_the_units_they_meet_at_once():
     units, entries = labels.fresh(3), labels.fresh(6, soft=True).reshape(3, 2)
     assert labels.adopt(entries, units[:, None])
     assert torch.equal(labels.find(entries), labels.find(units)[:, None].expand(3, 2))
-    assert not labels.free[torch.cat([units, entries.flatten()])].any()
+    assert not labels.unjoined[torch.cat([units, entries.flatten()])].any()
 
 
 @pytest.mark.parametrize(
@@ -130,17 +130,6 @@ def test_what_is_switched_off_is_foreign_in_the_next_run_and_keeps_its_reason():
     assert labels.alive(a).tolist() == [FOREIGN, a[1].item()]
     assert labels.reason[a].tolist() == [0, 0]
     assert labels.reasons[int(labels.off_reason[a[0]])] == "why"
-
-
-def test_several_finds_what_is_paired_with_more_than_one():
-    assert several(torch.tensor([1, 1, 2, 3, 3]), torch.tensor([7, 8, 7, 9, 9])).tolist() == [
-        True,
-        True,
-        False,
-        False,
-        False,
-    ]
-    assert several(torch.tensor([], dtype=torch.long), torch.tensor([], dtype=torch.long)).tolist() == []
 
 
 def test_foreign_labels_are_compact():

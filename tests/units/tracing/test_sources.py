@@ -7,7 +7,8 @@ from torch import nn
 
 from lightning_plasticity.units.naming import module_names
 from lightning_plasticity.units.tracing.labels import Labels
-from lightning_plasticity.units.tracing.sources import Sources, orientation
+from lightning_plasticity.units.tracing.source import orientation
+from lightning_plasticity.units.tracing.sources import Sources
 
 
 def sources_of(model: nn.Module) -> Sources:

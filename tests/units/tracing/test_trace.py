@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_plasticity.errors import UnsupportedModelError
-from lightning_plasticity.units import discover_units
+from lightning_plasticity.units import discover_units, verify_units
 from lightning_plasticity.units.tracing import trace
 from lightning_plasticity.units.tracing.execution import Execution
 from lightning_plasticity.units.tracing.frames import Frames
@@ -227,3 +228,30 @@ def test_what_follows_the_model_refuses_a_layout_in_its_own_words():
     model = Model(lambda h: h.to_sparse().mul_(2).to_dense().sum(-1, keepdim=True))
     with pytest.raises(UnsupportedModelError, match=r"^Found: a tensor of layout torch.sparse_coo"):
         discover_units(model, torch.randn(3, 4))
+
+
+class FrozenEncoder(nn.Module):
+    """An encoder that runs in inference mode, where operations arrive as the user has written them, and a head."""
+
+    def __init__(self, *, encodes: bool = True) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Linear(4, 6), nn.PReLU(6), nn.LayerNorm(6), nn.Linear(6, 5))
+        self.head = nn.Sequential(nn.Linear(5, 7), nn.Dropout(0.1), nn.ReLU(), nn.Linear(7, 2))
+        self.encodes = encodes
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.inference_mode() if self.encodes else nullcontext():
+            features = self.encoder(x)
+        return self.head(features.clone())
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_what_runs_in_inference_mode_is_followed_like_all_else(inside):
+    model, x = FrozenEncoder(encodes=inside), torch.randn(3, 4)
+    with nullcontext() if inside else torch.inference_mode():
+        example = x.clone()
+    units, plain = discover_units(model, example), discover_units(FrozenEncoder(encodes=False), x)
+    assert [(g.name, g.size, g.coupled) for g in units] == [(g.name, g.size, g.coupled) for g in plain]
+    assert len(units) == 3
+    assert units.skipped == plain.skipped
+    assert all(proof.proven for proof in verify_units(model, x, units))

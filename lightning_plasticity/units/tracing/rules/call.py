@@ -10,6 +10,8 @@ from typing import Any
 from torch import Tensor
 from torch._ops import OpOverload
 
+from lightning_plasticity.units.statistics import is_composite
+
 
 @dataclass(frozen=True)
 class Signature:
@@ -19,12 +21,14 @@ class Signature:
         name: Name without namespace for torch's own operations, and without the underscore of in-place variants.
         arguments: Names and defaults of the arguments, in order.
         is_view: Whether every result is a view of an argument.
+        is_composite: Whether torch writes it as others, as which it arrives, except in inference mode.
         written: Positions and names of the arguments that the operation changes.
     """
 
     name: str
     arguments: tuple[tuple[str, Any], ...]
     is_view: bool
+    is_composite: bool
     written: tuple[tuple[int, str], ...]
 
 
@@ -41,12 +45,13 @@ def signature(func: OpOverload) -> Signature:
         name.removesuffix("_") if written and not name.startswith("_") else name,
         tuple((a.name, a.default_value if a.has_default_value() else None) for a in arguments),
         bool(returns) and all(r is not None and not r.is_write for r in returns),
+        is_composite(func),
         tuple(written),
     )
 
 
-def tensors_in(values: Iterable[Any]) -> list[Tensor]:
-    """Return the tensors among ``values`` and in the lists among them."""
+def operands_in(values: Iterable[Any]) -> list[Tensor]:
+    """Return the tensors among arguments of an operation, and in the lists among them; nothing lies deeper."""
     return _taken_apart(values)[0]
 
 
@@ -96,7 +101,7 @@ class Call:
         self.name = self.signature.name
         self.inputs, self.options = _taken_apart((*self.args, *self.kwargs.values()))
         self.written = self._written() if self.signature.written else []
-        self.outs = tensors_in(self.out if isinstance(self.out, (tuple, list)) else (self.out,))
+        self.outs = operands_in(self.out if isinstance(self.out, (tuple, list)) else (self.out,))
         self.outs += [t for t in self.written if not any(t is o for o in self.outs)]
 
     @cached_property
@@ -113,4 +118,4 @@ class Call:
 
     def _written(self) -> list[Tensor]:
         places = self.signature.written
-        return tensors_in(self.args[i] if i < len(self.args) else self.kwargs.get(name) for i, name in places)
+        return operands_in(self.args[i] if i < len(self.args) else self.kwargs.get(name) for i, name in places)

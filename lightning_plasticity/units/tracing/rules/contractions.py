@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lightning_plasticity.units.tracing.columns import agree
 from lightning_plasticity.units.tracing.labels import NOBODY
-from lightning_plasticity.units.tracing.meeting import PRODUCT, SUM
+from lightning_plasticity.units.tracing.pairs import PRODUCT, SUM
 from lightning_plasticity.units.tracing.rules.call import Call
 from lightning_plasticity.units.tracing.rules.pointwise import aligned, with_parameters
 from lightning_plasticity.units.tracing.rules.registry import Labelling, rule
@@ -103,7 +103,7 @@ def mm(run: Execution, call: Call) -> Labelling:
     return contract(run, call.args[0], call.args[1], "pk,kr->pr")
 
 
-@rule("addmm _addmm_activation")
+@rule("addmm")
 def addmm(run: Execution, call: Call) -> Labelling:
     """Multiply two matrices and add a bias."""
     return _biased(run, contract(run, call.args[1], call.args[2], "pk,kr->pr"), call.args[0], None, 2)
@@ -146,7 +146,7 @@ def embedding(run: Execution, call: Call) -> Labelling:
     return _arrange(run.write_rows(table, [1], [0]), "kr", letters + "r")
 
 
-@rule("convolution _convolution")
+@rule("convolution")
 def convolution(run: Execution, call: Call) -> Labelling:
     """Convolve: channels are read and written, in independent groups; space is positions."""
     x, weight, groups, transposed = call["input"], call["weight"], int(call["groups"]), bool(call["transposed"])

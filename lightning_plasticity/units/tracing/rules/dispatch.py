@@ -29,57 +29,21 @@ from lightning_plasticity.units.tracing.tape import Step
 if TYPE_CHECKING:
     from lightning_plasticity.units.tracing.execution import Execution, Seen
 
-_ROOMS = (attention, contractions, moves, norms, pointwise, recurrent, reductions, windows)  # for their rules
+_WITH_RULES = (attention, contractions, moves, norms, pointwise, recurrent, reductions, windows)
+"""The modules that are imported only so that their rules are registered."""
 
-_MADE_FROM_NOTHING = frozenset(
-    [
-        "empty",
-        "empty_like",
-        "empty_strided",
-        "empty_permuted",
-        "new_empty",
-        "new_empty_strided",
-        "zeros",
-        "zeros_like",
-        "new_zeros",
-        "ones",
-        "ones_like",
-        "new_ones",
-        "full",
-        "full_like",
-        "new_full",
-        "rand",
-        "rand_like",
-        "randn",
-        "randn_like",
-        "randint",
-        "randint_like",
-        "randperm",
-        "arange",
-        "linspace",
-        "logspace",
-        "eye",
-        "scalar_tensor",
-        "tril_indices",
-        "triu_indices",
-        "lift_fresh",
-        "lift_fresh_copy",
-        "bernoulli",
-        "uniform",
-        "normal",
-        "normal_functional",
-        "random",
-        "exponential",
-        "geometric",
-        "cauchy",
-        "log_normal",
-        "hann_window",
-    ]
+_MADE_FROM_NOTHING = (
+    "empty empty_like empty_strided empty_permuted new_empty new_empty_strided zeros zeros_like new_zeros ones "
+    "ones_like new_ones full full_like new_full rand rand_like randn randn_like randint randint_like randperm "
+    "arange linspace logspace eye scalar_tensor tril_indices triu_indices lift_fresh lift_fresh_copy bernoulli "
+    "uniform normal normal_functional random exponential geometric cauchy log_normal hann_window"
 )
+"""The operations of which no number that goes in matters, but shapes at most."""
 
+_FROM_NOTHING = frozenset(_MADE_FROM_NOTHING.split())
 
 _READ = ("p", "mean", "std", "start", "end")
-"""Arguments of these operations whose numbers matter, if they are tensors."""
+"""The arguments of them whose numbers do matter, if they are tensors."""
 
 
 def observe(run: Execution, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], out: Any) -> None:
@@ -117,7 +81,7 @@ def observe(run: Execution, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
 
 def _is_from_nothing(call: Call) -> bool:
     """Return whether no number that goes in matters, but shapes at most."""
-    if call.name not in _MADE_FROM_NOTHING or call.func is torch.ops.aten.bernoulli.default:
+    if call.name not in _FROM_NOTHING or call.func is torch.ops.aten.bernoulli.default:
         return False
     return not any(isinstance(call.bound.get(name), Tensor) for name in _READ)
 
@@ -148,10 +112,7 @@ def _conclude(run: Execution, call: Call) -> list[Tensor | None]:
     if call.signature.is_view:
         return views.follow(run, call)
     rule: Rule = rule_of(call) or unknown
-    try:
-        labels = rule(run, call)
-    except RuntimeError:  # the operation takes no labels, which are whole numbers
-        labels = unknown(run, call)
+    labels = rule(run, call)
     found = labels if isinstance(labels, list) else [labels]
     assert all(map(_fits, found, call.outs)), f"labels of a wrong shape for {call.name}"  # noqa: S101 - our own bug
     return found

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY, foreign
-from lightning_plasticity.units.tracing.meeting import PRODUCT, SUM
-from lightning_plasticity.units.tracing.rules.call import Call, tensors_in
+from lightning_plasticity.units.tracing.pairs import PRODUCT, SUM
+from lightning_plasticity.units.tracing.rules.call import Call, operands_in
 from lightning_plasticity.units.tracing.rules.registry import Labelling, rule
 from lightning_plasticity.units.tracing.rules.unknown import unknown
 from lightning_plasticity.units.tracing.rules.vanishing import is_zero, shifted
@@ -26,7 +26,7 @@ def _spoil_indices(run: Execution, tensors: list[Tensor]) -> None:
         run.spoil(run.of(t), INDEX)
 
 
-@rule("cat concat")
+@rule("cat")
 def cat(run: Execution, call: Call) -> Labelling:
     """Concatenate: the labels stand side by side along one dimension."""
     parts = [t for t in call.args[0] if t.ndim == call.out.ndim]
@@ -81,8 +81,7 @@ def along(run: Execution, call: Call) -> Labelling:
 
 @rule(
     "index gather slice_scatter select_scatter diagonal_scatter tril triu unfold_copy repeat im2col pixel_shuffle "
-    "pixel_unshuffle channel_shuffle _unsafe_index take_along_dim take index_put scatter repeat_interleave "
-    "diag_embed rot90 _pad_circular pad_sequence"
+    "pixel_unshuffle channel_shuffle _unsafe_index take index_put scatter repeat_interleave diag_embed rot90"
 )
 def rearrange(run: Execution, call: Call) -> Labelling:
     """Choose, repeat or reorder: do the same with labels of the full size."""
@@ -92,7 +91,7 @@ def rearrange(run: Execution, call: Call) -> Labelling:
         return foreign(call.out.ndim)
     if call.name in {"index_put", "scatter"} and (call.bound.get("accumulate") or call.bound.get("reduce")):
         return unknown(run, call)
-    indices = tensors_in(v for k, v in call.bound.items() if v is not x and k not in _WRITTEN and k != "out")
+    indices = operands_in(v for k, v in call.bound.items() if v is not x and k not in _WRITTEN and k != "out")
     _spoil_indices(run, indices)
     by_example = any(map(run.is_data, indices))
     numbers = [v for k, v in call.bound.items() if k in _WRITTEN and not _is_labelled(run, v)]
@@ -170,7 +169,7 @@ def accumulate(run: Execution, call: Call) -> Labelling:
     """Add or write slices along a dimension: neutral where labels do not vary along it."""
     x, dim = call.args[0], call.bound.get("dim")
     source = call.bound.get("source", call.bound.get("src"))
-    _spoil_indices(run, tensors_in((call.bound.get("index"), call.bound.get("mask"))))
+    _spoil_indices(run, operands_in((call.bound.get("index"), call.bound.get("mask"))))
     own, other = run.of(x), run.of(source) if isinstance(source, Tensor) else None
     if isinstance(dim, int) and all(
         labels is None
@@ -187,20 +186,20 @@ def accumulate(run: Execution, call: Call) -> Labelling:
     return unknown(run, call)
 
 
-@rule("transpose t squeeze unsqueeze swapaxes swapdims")  # views are followed by other means: these write
+@rule("transpose t squeeze unsqueeze")  # views are followed by other means: these write
 def reshape_in_place(run: Execution, call: Call) -> Labelling:
     """Leave the labels: they lie in memory beside the numbers, which stay where they are."""
     return run.shadow.labels(call.outs[0])
 
 
-@rule("_reshape_copy view_copy _unsafe_view reshape_copy")
+@rule("_reshape_copy view_copy _unsafe_view")
 def reshape(run: Execution, call: Call) -> Labelling:
     """Reshape into new memory."""
     labels = run.of(call.args[0])
     return None if labels is None else regroup(labels, tuple(call.args[0].shape), tuple(call.out.shape))
 
 
-@rule("split_copy unsafe_split unsafe_split_with_sizes split_with_sizes_copy unbind_copy unsafe_chunk")
+@rule("split_copy unsafe_split unsafe_split_with_sizes split_with_sizes_copy unbind_copy")
 def split(run: Execution, call: Call) -> Labelling:
     """Split into new memory."""
     x = call.args[0]

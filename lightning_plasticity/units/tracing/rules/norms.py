@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lightning_plasticity.units.slot import SlotKind
 from lightning_plasticity.units.tracing.labels import foreign
-from lightning_plasticity.units.tracing.meeting import PRODUCT, SUM
+from lightning_plasticity.units.tracing.pairs import PRODUCT, SUM
 from lightning_plasticity.units.tracing.rules.call import Call
 from lightning_plasticity.units.tracing.rules.pointwise import with_parameters
 from lightning_plasticity.units.tracing.rules.registry import Labelling, rule
@@ -55,7 +55,7 @@ def _affine(
 
 @rule(
     "native_batch_norm _native_batch_norm_legit _native_batch_norm_legit_no_training cudnn_batch_norm "
-    "miopen_batch_norm _batch_norm_with_update _batch_norm_no_update batch_norm_with_update"
+    "miopen_batch_norm _batch_norm_with_update _batch_norm_no_update"
 )
 def batch_norm(run: Execution, call: Call) -> Labelling:
     """Keep the labels of the channels; statistics are per channel, so nothing is mixed."""
@@ -84,7 +84,7 @@ def weight_norm(run: Execution, call: Call) -> Labelling:
     return [whole.reshape(call["g"].shape), None]
 
 
-@rule("native_layer_norm _fused_rms_norm rms_norm layer_norm")
+@rule("native_layer_norm _fused_rms_norm")
 def layer_norm(run: Execution, call: Call) -> Labelling:
     """Keep the labels of the features and note that they share statistics."""
     x = call.args[0]
@@ -95,12 +95,12 @@ def layer_norm(run: Execution, call: Call) -> Labelling:
     return [labels, *(foreign(t.ndim) for t in call.outs[1:])]
 
 
-@rule("native_group_norm group_norm")
+@rule("native_group_norm")
 def group_norm(run: Execution, call: Call) -> Labelling:
     """Keep the labels of the channels; those of one group share statistics."""
     x = call.args[0]
     labels = run.of(x)
-    groups = int(call.bound.get("group") or call.bound["num_groups"])
+    groups = int(call["group"])
     if _couple(run, labels, [d for d in range(1, x.ndim) if d != 1 or groups < x.shape[1]]):
         labels = _centred(run, labels, call)
     labels = _affine(run, labels, {"scale": call["weight"], "shift": call["bias"]}, 1, x.ndim)

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from lightning_plasticity.units.slot import SlotKind
-from lightning_plasticity.units.tracing.meeting import Manner
-from lightning_plasticity.units.tracing.rules.call import Call, tensors_in
+from lightning_plasticity.units.tracing.pairs import Manner
+from lightning_plasticity.units.tracing.rules.call import Call, operands_in
 from lightning_plasticity.units.tracing.rules.registry import Labelling, rule, rule_for_tag
 from lightning_plasticity.units.tracing.rules.vanishing import experiment
 
@@ -40,13 +40,13 @@ def with_parameters(run: Execution, labels: Tensor, own: Tensor, manner: Manner)
 
 @rule_for_tag("pointwise")
 @rule(
-    "masked_fill where dropout native_dropout prelu _prelu_kernel _to_copy clone isnan nan_to_num bernoulli.p "
-    "binary_cross_entropy_with_logits hardswish hardsigmoid"
+    "masked_fill where native_dropout _prelu_kernel _to_copy clone isnan nan_to_num hardswish hardsigmoid "
+    "binary_cross_entropy_with_logits"
 )
 def pointwise(run: Execution, call: Call) -> Labelling:
     """Combine the operands element by element; a parameter among them is a bias if it is added, else carried."""
     kind: SlotKind = "bias" if call.name in _SUMS else "carried"
-    operands = tensors_in((*call.args, *(v for k, v in call.kwargs.items() if k != "out")))
+    operands = operands_in((*call.args, *(v for k, v in call.kwargs.items() if k != "out")))
     ndim = max(t.ndim for t in operands)
     each = [aligned(run.of(t, kind), ndim) for t in operands]
     if any(labels is not None and run.labels.hard[labels].any() for labels in each):

@@ -45,18 +45,21 @@ def reduction(run: Execution, call: Call) -> Labelling:
 
 @rule(
     "_softmax _log_softmax _safe_softmax softmax log_softmax cumsum cumprod logcumsumexp sort topk cummax cummin "
-    "_cummax_helper argsort renorm"
+    "argsort renorm"
 )
 def along(run: Execution, call: Call) -> Labelling:
     """Let every result along a dimension depend on everything along it."""
     x = call.args[0]
     why = f"each of its numbers is made of several units at once ({call.name.strip('_')})"
-    labels = run.mix(run.of(x), _dims(call["dim"], x.ndim), why)
+    dims = _dims(call["dim"], x.ndim)
+    if call.name == "renorm":  # what lies along this dimension is what is scaled, each as a whole
+        dims = [d for d in range(x.ndim) if d not in dims]
+    labels = run.mix(run.of(x), dims, why)
     return shifted(run, call, [labels] * len(call.outs))
 
 
 @rule(
-    "nll_loss_forward nll_loss2d_forward mse_loss l1_loss smooth_l1_loss huber_loss binary_cross_entropy "
+    "nll_loss_forward nll_loss2d_forward mse_loss smooth_l1_loss huber_loss binary_cross_entropy "
     "soft_margin_loss multi_margin_loss multilabel_margin_loss_forward _ctc_loss dot"
 )
 def loss(run: Execution, call: Call) -> Labelling:
@@ -68,10 +71,7 @@ def loss(run: Execution, call: Call) -> Labelling:
     return [None if mixed is None else mixed.reshape([1] * t.ndim) for t in call.outs]
 
 
-@rule(
-    "_local_scalar_dense nonzero masked_select unique_consecutive _unique2 unique_dim histc bincount equal item "
-    "is_nonzero"
-)
+@rule("_local_scalar_dense nonzero masked_select unique_consecutive _unique2 unique_dim histc bincount equal")
 def leave(run: Execution, call: Call) -> Labelling:
     """Spoil: the values steer the program or the shapes."""
     for t in call.inputs:

@@ -22,7 +22,7 @@ _TAGGED: dict[str, Rule] = {}
 
 
 def rule(names: str) -> Callable[[Rule], Rule]:
-    """Register a rule for the operations called ``names``, separated by spaces."""
+    """Register a rule for the operations called ``names``, separated by spaces; also what only some releases tag."""
 
     def register(function: Rule) -> Rule:
         for name in names.split():

@@ -12,7 +12,7 @@ from lightning_plasticity.units.tracing.shadow import regroup, restrict
 if TYPE_CHECKING:
     from lightning_plasticity.units.tracing.execution import Execution
 
-_RESHAPES = {"view", "_unsafe_view", "_reshape_alias", "reshape"}
+_RESHAPES = {"view", "_reshape_alias"}
 
 
 def follow(run: Execution, call: Call) -> list[Tensor | None]:
@@ -25,6 +25,8 @@ def follow(run: Execution, call: Call) -> list[Tensor | None]:
         return [None] * len(results)
     if call.name in _RESHAPES and base.dtype == results[0].dtype:
         return [regroup(labels, tuple(base.shape), tuple(results[0].shape))]
+    if call.name in {"_conj", "_neg_view"}:
+        return [labels]
     if call.name == "view_as_complex":
         pairs = run.mix(labels, [labels.ndim - 1], "real and imaginary parts belong to different units")
         return [None if pairs is None else pairs.squeeze(-1)]

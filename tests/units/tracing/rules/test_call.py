@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lightning_plasticity.units.tracing.rules.call import Call, signature, tensors_in
+from lightning_plasticity.units.tracing.rules.call import Call, operands_in, signature
 
 aten = torch.ops.aten
 X = torch.ones(2)
@@ -44,4 +44,9 @@ def test_results_are_what_is_returned_and_what_is_changed_each_once():
 
 
 def test_tensors_are_found_in_lists_of_arguments():
-    assert [t is X for t in tensors_in((1, X, [X, None, X], "a"))] == [True] * 3
+    assert [t is X for t in operands_in((1, X, [X, None, X], "a"))] == [True] * 3
+
+
+def test_what_torch_writes_as_other_operations_is_composite():
+    assert signature(torch.ops.aten.linear.default).is_composite
+    assert not signature(torch.ops.aten.addmm.default).is_composite

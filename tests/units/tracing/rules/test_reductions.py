@@ -68,3 +68,12 @@ def test_units_whose_values_leave_the_tensors_or_decide_a_shape_are_spoiled(func
     x = bench.data(1, values=torch.ones(1))
     bench(function, x)
     assert any("steer the program" in why or "index" in why for why in bench.reasons(x))
+
+
+@pytest.mark.parametrize(("dim", "mixed"), [(-1, False), (0, True)])
+def test_a_renorm_scales_what_lies_along_its_dimension_each_as_a_whole(dim, mixed):
+    bench = Bench()
+    x = bench.data(4, 3)
+    kinds = bench.labels.mixture[bench.of(bench(torch.renorm, x, 2, dim, 1.0))]
+    assert kinds.all().item() is mixed
+    assert kinds.any().item() is mixed

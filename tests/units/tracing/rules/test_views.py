@@ -52,3 +52,10 @@ def test_real_and_imaginary_parts_of_one_unit_are_its_complex_number():
     z = bench(torch.view_as_complex, x)
     assert torch.equal(bench.of(z), bench.of(x)[..., 0])
     assert torch.equal(bench.of(bench(torch.view_as_real, z)), bench.of(x))
+
+
+def test_a_conjugate_has_the_labels_of_the_number():
+    bench = Bench()
+    x = bench.data(2, 3, values=torch.randn(2, 3, dtype=torch.complex64))
+    assert torch.equal(bench.of(bench(torch.conj, x)), bench.of(x))
+    assert torch.equal(bench.of(bench(lambda x: x.conj().imag, x)), bench.of(x))
