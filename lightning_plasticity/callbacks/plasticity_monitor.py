@@ -71,7 +71,8 @@ class PlasticityMonitor(pl.Callback):
         layers: Patterns of modules whose outputs are measured instead of the units found, such as ``"encoder.*"``; not
             with ``include``, ``exclude`` and ``example_input``, which are about units.
         include: Patterns of unit groups to watch; default: all.
-        exclude: Patterns of unit groups to leave out.
+        exclude: Patterns of unit groups to leave out. Two monitors in a Trainer differ here, in ``include``, ``layers``
+            or the names of their metrics, by which checkpoints, and logs, tell them apart.
         aggregate: What is also logged over all layers, as ``plasticity/<metric>/<aggregate>``.
         progress_bar: Names of metrics whose mean over the layers is shown in the progress bar.
         histogram_every_n_steps: Optimizer steps between histograms in TensorBoard, of the units' scores (mean magnitude
@@ -137,7 +138,9 @@ class PlasticityMonitor(pl.Callback):
     @property
     @override
     def state_key(self) -> str:
-        return self._generate_state_key(metrics=sorted(self.metrics), include=self.include, exclude=self.exclude)
+        return self._generate_state_key(
+            metrics=sorted(self.metrics), layers=self.layers, include=self.include, exclude=self.exclude
+        )
 
     @override
     def state_dict(self) -> dict[str, Any]:
@@ -202,10 +205,10 @@ class PlasticityMonitor(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if self._has_logged or self._instruments is None:
             return
-        if self._instruments.remaining:  # fewer samples give lower ranks: they may stand alone, not end a curve
+        if self._instruments.remaining and trainer.loggers:  # fewer samples give lower ranks: they may stand alone
             self._write(trainer, self._instruments, step=logged_step(trainer) - 1)
         else:
-            warn_unlogged(trainer.global_step)
+            warn_unlogged(trainer.global_step)  # nothing can be published any more
 
     @override
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

@@ -22,7 +22,6 @@ from lightning_plasticity.optim.settings import Correction, Perturbation, Scalin
 from lightning_plasticity.optim.unit_gates import UnitGates
 from lightning_plasticity.optim.weight_gates import WeightGates
 from lightning_plasticity.units import UnitGroup, UnitMap
-from lightning_plasticity.units.unit_map import checked_groups
 
 
 class UtilityGate:
@@ -54,7 +53,7 @@ class UtilityGate:
 
     Raises:
         InvalidArgumentError: If a setting is outside its range, ``optimizer`` is none, or nothing of it is to be gated.
-        StateMismatchError: If ``units`` are of a model that has changed.
+        StateMismatchError: If ``units`` are of a model that has changed; at a later step as well.
         UnsupportedOptimizerError: If the optimizer evaluates the loss several times in a step (LBFGS), or is itself one
             of UPGD.
         UnsupportedModelError: If ``units`` has no group, or they are read by frozen weights only, so that their utility
@@ -104,7 +103,7 @@ class UtilityGate:
         self.gates: Gates = (
             WeightGates(self.settings, checked_parameters(parameters), curvature)
             if units is None
-            else UnitGates(self.settings, checked_groups(units), curvature)
+            else UnitGates(self.settings, units, curvature)
         )
         self._handle: RemovableHandle | None = None
         self._refuse_nothing(optimizer)
@@ -162,7 +161,7 @@ class UtilityGate:
                 "a UtilityGate that was built with `units`",
                 "Leave `regroup` out: weights keep their utilities as long as the optimizer has them",
             )
-        self.gates.regroup(checked_groups(units))
+        self.gates.regroup(units)
 
     def choose(self, parameters: Iterable[Tensor] | None) -> None:
         """Gate other parameters from now on; those that were gated before keep their utilities and clocks.

@@ -5,6 +5,7 @@ Letters: ``U`` units of a group, ``K`` features per unit in a slot, ``E`` the re
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,9 @@ from lightning_plasticity.optim.gated import Curvature, refuse
 from lightning_plasticity.optim.noise import NoiseSource
 from lightning_plasticity.optim.perturbation import divisors, gates
 from lightning_plasticity.optim.settings import Perturbation
-from lightning_plasticity.units import Slot, UnitGroup
+from lightning_plasticity.units import Slot, UnitGroup, UnitMap
+from lightning_plasticity.units.links import Links
+from lightning_plasticity.units.unit_map import checked_groups
 
 
 @dataclass
@@ -35,29 +38,36 @@ class UnitGates:
 
     Args:
         settings: How utilities become gates.
-        groups: The units.
+        units: The units.
         curvature: Second-order information; None for first order.
 
     Raises:
-        UnsupportedModelError: If all weights that read a group are frozen.
+        InvalidArgumentError: If ``units`` are none.
+        StateMismatchError: If they are of a model that has changed; also when it changes later on.
+        UnsupportedModelError: If there are none, or all weights that read a group are frozen.
     """
 
     kind = "units"
 
-    def __init__(self, settings: Perturbation, groups: tuple[UnitGroup, ...], curvature: Curvature | None) -> None:
+    def __init__(
+        self, settings: Perturbation, units: UnitMap | Sequence[UnitGroup], curvature: Curvature | None
+    ) -> None:
         self.settings, self.curvature = settings, curvature
         self.memory: dict[str, _Memory] = {}
-        self.regroup(groups)
+        self.regroup(units)
 
-    def regroup(self, groups: tuple[UnitGroup, ...]) -> None:
+    def regroup(self, units: UnitMap | Sequence[UnitGroup]) -> None:
         """Take other units; what is remembered of a group goes on if a new one has its name and size.
 
         Args:
-            groups: The units.
+            units: The units.
 
         Raises:
-            UnsupportedModelError: If all weights that read a group are frozen.
+            InvalidArgumentError: If ``units`` are none.
+            StateMismatchError: If they are of a model that has changed.
+            UnsupportedModelError: If there are none, or all weights that read a group are frozen.
         """
+        groups = checked_groups(units)
         deaf = [g.name for g in groups if not any(slot.tensor.requires_grad for slot in g.outgoing)]
         if deaf:
             raise UnsupportedModelError(
@@ -68,7 +78,7 @@ class UnitGates:
         fresh = {g.name: _Memory(0, torch.zeros(g.size, dtype=_precision(g))) for g in groups}
         known = {name: part for name, part in self.memory.items() if name in fresh}
         self.memory = fresh | {n: part for n, part in known.items() if part.utility.shape == fresh[n].utility.shape}
-        self.groups = groups
+        self.groups, self._links = groups, Links(units)
 
     def apply(self, optimizer: Optimizer, noise: NoiseSource) -> None:
         """Observe the gradients of the readers and gate those of the writers, in place.
@@ -76,7 +86,11 @@ class UnitGates:
         Args:
             optimizer: The optimizer whose parameters are gated; readers may belong to another one.
             noise: Source of the noise.
+
+        Raises:
+            StateMismatchError: If a layer of the units was exchanged.
         """
+        self._links.check()
         gated = {p: group.get("maximize", False) for group in optimizer.param_groups if group.get("gated", True)
                  for p in group["params"]}  # fmt: skip
         readers = {slot.tensor: None for group in self.groups for slot in group.outgoing}

@@ -1,4 +1,4 @@
-"""Notice that a model trains without being observed: compiled before the hooks came, or in evaluation mode."""
+"""Notice that a model trains without being observed, or is observed without a step of the optimizer that is known."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 
 from lightning_plasticity.errors import UnsupportedModelError
+from lightning_plasticity.replacement.watch import MOST_PASSES
 from lightning_plasticity.units import Tap
 
 PATIENCE = 10
@@ -23,6 +24,20 @@ class Alarm:
         self._taps = taps
         self._heard: set[int] = set()
         self._missed = [0] * len(taps)
+        self._has_told_of_passes = False
+
+    def unstepped(self) -> None:
+        """Warn, once, that the model runs and runs, but no optimizer that is known steps."""
+        if self._has_told_of_passes:
+            return
+        self._has_told_of_passes = True
+        warnings.warn(
+            f"{MOST_PASSES} forward passes in training mode since the last step of the optimizer that was given to the "
+            "engine, so no unit is replaced. If another optimizer has taken its place, detach the engine, call "
+            "`replacer.use(optimizer)` and attach it again; passes that nothing is learned from belong under "
+            "`torch.no_grad()`, or in evaluation mode.",
+            stacklevel=3,
+        )
 
     def hear(self, groups: Iterable[int]) -> None:
         """Note that the groups at these positions were observed."""

@@ -24,9 +24,9 @@ class Observation:
 
     def __init__(self, memory: Memory, statistics: Sequence[Statistic]) -> None:
         self.memory = memory
-        self._watches = [_watch(memory, i, statistics) for i in range(len(memory.groups))]
-        self._writers = [group.incoming[0] for group in memory.groups]
         self._alarm = Alarm([group.tap for group in memory.groups])
+        self._watches = [_watch(memory, i, statistics, self._alarm) for i in range(len(memory.groups))]
+        self._writers = [group.incoming[0] for group in memory.groups]
         weighed = [name for name, spec in memory.fields.items() if spec.holds == "outgoing magnitude"]
         self._outgoing = [OutgoingMagnitudes(memory, name) for name in weighed]
 
@@ -82,7 +82,7 @@ class Observation:
                 self.memory.drop(i, "step")
 
 
-def _watch(memory: Memory, i: int, statistics: Sequence[Statistic]) -> Watch | None:
+def _watch(memory: Memory, i: int, statistics: Sequence[Statistic], alarm: Alarm) -> Watch | None:
     tap, part = memory.groups[i].tap, memory.parts[i]
     readers = [each for each in statistics if each.reads_activation or each.reads_gradient]
     if tap is None or not readers:
@@ -90,4 +90,5 @@ def _watch(memory: Memory, i: int, statistics: Sequence[Statistic]) -> Watch | N
     fields = [item for each in readers for item in each.fields().items()]
     sums = [(part[name], spec.holds) for name, spec in fields if spec.holds and spec.holds != "outgoing magnitude"]
     observers = [partial(each.observe, part) for each in readers if isinstance(each, Observer)]
-    return Watch(tap, sums, observers, memory.device, reads_gradient=any(each.reads_gradient for each in readers))
+    reads_gradient = any(each.reads_gradient for each in readers)
+    return Watch(tap, sums, observers, memory.device, reads_gradient=reads_gradient, unstepped=alarm.unstepped)

@@ -73,8 +73,7 @@ class UnitReplacer:
             replacement.
 
     Raises:
-        InvalidArgumentError: If ``method``, ``units`` or ``optimizer`` are none, or an override matches no group or
-            measures something else.
+        InvalidArgumentError: If an argument is none of its kind, or an override matches no group or measures others.
         StateMismatchError: If a layer of ``units``, a map, is no longer part of the model; at later steps as well.
         UnsupportedModelError: If there is no group, or one cannot be treated.
         UnsupportedOptimizerError: If an optimizer keeps its memory in a form that cannot be addressed.
@@ -247,7 +246,8 @@ class UnitReplacer:
         if not memory.stepped():
             self.drop_readings(position)
             return
-        self.links.check()
+        if not self.links.check():
+            check_groups(self.groups, self.optimizers, self._statistics)  # weights that were exchanged may be nobody's
         self.steps[position] += 1
         with torch.no_grad():
             memory.after_step()

@@ -18,6 +18,9 @@ from lightning_plasticity.units import Tap
 
 Observe = Callable[["Reading"], None]
 
+MOST_PASSES = 1000
+"""Forward passes between two steps of an optimizer that nobody needs, however gradients are accumulated."""
+
 
 class Reading:
     """One activation seen in one forward pass.
@@ -108,6 +111,7 @@ class Watch:
         device: Device on which passes are counted whose hooks were compiled: there Python does not count.
         reads_gradient: Whether to read in the backward pass, with the gradient, instead. In a compiled model that
             breaks the graph at the tap.
+        unstepped: Called when there were ``MOST_PASSES`` passes since the last step.
     """
 
     def __init__(
@@ -118,10 +122,11 @@ class Watch:
         device: torch.device,
         *,
         reads_gradient: bool = False,
+        unstepped: Callable[[], None] = lambda: None,
     ) -> None:
-        self.tap, self.reads_gradient = tap, reads_gradient
+        self.tap, self.reads_gradient, self._unstepped = tap, reads_gradient, unstepped
         self._sums, self._observers, self._module = sums, observers, tap.module
-        self._samples = 0
+        self._samples, self._passes = 0, 0
         self._compiled = False  # set by a compiled pass; it is only ever written there, so it costs no recompilation
         self._compiled_samples = torch.zeros((), device=device)
         self._reading = Reading(tap, device)
@@ -152,7 +157,7 @@ class Watch:
             A Python number; after a compiled pass a 0-d tensor on the device.
         """
         count: Tensor | int | None = self._samples or None
-        self._samples = 0
+        self._samples = self._passes = 0
         if self._compiled:
             count = self._compiled_samples.clone() + (count or 0)
             self._compiled_samples.zero_()
@@ -193,3 +198,6 @@ class Watch:
             self._compiled = True
         else:
             self._samples += samples
+            self._passes += 1
+            if self._passes == MOST_PASSES:
+                self._unstepped()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
 from lightning_plasticity.errors import StateMismatchError
 from lightning_plasticity.units.group import UnitGroup
@@ -32,42 +32,58 @@ class Links:
 
     def __init__(self, units: UnitMap | Sequence[UnitGroup]) -> None:
         self._unit_map = units if isinstance(units, UnitMap) else None
-        self._links: list[tuple[nn.Module, str, nn.Module]] = []
+        self._layers: list[tuple[nn.Module, str, nn.Module]] = []
+        self._weights: list[tuple[nn.Module, str, Tensor]] = []
         self._look()
 
-    def check(self) -> None:
-        """Refuse to go on if a layer is no longer part of the model.
+    def check(self) -> bool:
+        """Refuse to go on if a layer, or a weight of one, is no longer part of the model.
+
+        Returns:
+            Whether all are the same, at the same places, as when this was asked the last time.
 
         Raises:
             StateMismatchError: If one is gone.
         """
-        for parent, name, child in self._links:
+        for parent, name, child in self._layers:
             if parent._modules.get(name) is not child:
-                self._look()  # it may hang elsewhere, such as in a wrapper
-                return
+                return self._look()
+        for layer, name, weight in self._weights:
+            if layer._parameters.get(name) is not weight:
+                return self._look()
+        return True
 
     def hold(self) -> bool:
-        """Return whether all layers are still part of the model."""
+        """Return whether all layers and weights are still part of the model."""
         try:
             self.check()
         except StateMismatchError:
             return False
         return True
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Look where everything is now: it may hang elsewhere, such as in a wrapper."""
         if self._unit_map is not None:
             self._unit_map.check_bound()
-            self._links = _links(self._unit_map)
+            self._layers, self._weights = _layers(self._unit_map), _weights(self._unit_map)
+        return False
 
 
-def _links(unit_map: UnitMap) -> list[tuple[nn.Module, str, nn.Module]]:
+def _layers(units: UnitMap) -> list[tuple[nn.Module, str, nn.Module]]:
     """Return parent, name and child on the way from the model to the layers of all groups."""
-    needed = {slot.module for group in unit_map for slot in group.slots}
-    needed |= {group.tap.module for group in unit_map if group.tap is not None}
+    needed = {slot.module for group in units for slot in group.slots}
+    needed |= {group.tap.module for group in units if group.tap is not None}
     links = []
-    for parent in reversed([*unit_map.model.modules()]):  # so that children come before their parents
+    for parent in reversed([*units.model.modules()]):  # so that children come before their parents
         for name, child in parent._modules.items():
             if child is not None and child in needed:
                 links.append((parent, name, child))
                 needed.add(parent)
     return links
+
+
+def _weights(units: UnitMap) -> list[tuple[nn.Module, str, Tensor]]:
+    """Return module, name and parameter of all slots, without the buffers, which a module may exchange."""
+    slots = {(slot.module, slot.name) for group in units for slot in group.slots}
+    found = [(module, name, module._parameters.get(name)) for module, name in slots]
+    return [(module, name, parameter) for module, name, parameter in found if parameter is not None]

@@ -88,6 +88,11 @@ class Slot(Bound):
         return tensor
 
     @property
+    def is_there(self) -> bool:
+        """Whether the module still has a parameter or buffer of this name, rather than something computed from one."""
+        return (self.module._parameters | self.module._buffers).get(self.name) is not None
+
+    @property
     def neutral(self) -> float | None:
         """The value at which the entries do nothing (0 for a bias, 1 for a scale); None for weights and the carried."""
         return _NEUTRAL.get(self.kind)

@@ -101,18 +101,20 @@ class UnitMap(Bound):
         return sum(map(_owned_entries, slots.values())) / total if total else 0.0
 
     def check_bound(self) -> None:
-        """Refuse a map that points into no model, or into layers that its model no longer has.
+        """Refuse a map that points into no model, or into layers or weights that its model no longer has.
 
         Raises:
-            StateMismatchError: If the map was unpickled and not bound yet, or a layer was exchanged.
+            StateMismatchError: If the map was unpickled and not bound yet, or a layer was exchanged, or a weight is
+                computed by now (by pruning or a parametrization).
         """
         modules = set(self.model.modules())
-        gone = {slot.path for group in self.groups for slot in group.slots if slot.module not in modules}
+        slots = [slot for group in self.groups for slot in group.slots]
+        gone = {slot.path for slot in slots if slot.module not in modules or not slot.is_there}
         taps = [group.tap for group in self.groups if group.tap is not None]
         gone = gone or {tap.path for tap in taps if tap.module not in modules}
         if gone:
             raise StateMismatchError(
-                f"units that point to {sorted(gone)} of a layer which is no longer part of the model",
+                f"units that point to {sorted(gone)}, which is no longer part of the model",
                 "units of the model as it is",
                 "Bind them again: `units = units.update(model)`, and build what uses them anew",
             )

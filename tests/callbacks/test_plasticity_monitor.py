@@ -347,6 +347,13 @@ def test_a_fit_without_a_measurement_says_why(tmp_path):
         fit(tmp_path, PlasticityMonitor(None, epoch_ends=True, batches=2), steps=3)
 
 
+def test_a_measurement_cut_off_without_a_logger_says_so():
+    batches = DataLoader(TensorDataset(torch.randn(8, 6), torch.zeros(8, dtype=torch.long)), batch_size=2)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "max_steps": 3}
+    with pytest.warns(UserWarning, match=r"nothing was logged.*after 3 optimizer steps.*`every_n_steps` and `batches`"):
+        pl.Trainer(**quiet, callbacks=[PlasticityMonitor()]).fit(Classifier(EXAMPLE, *[False] * 6), batches)
+
+
 class Attentive(Classifier):
     def __init__(self):
         super().__init__(EXAMPLE, *[False] * 6)
@@ -425,6 +432,7 @@ def test_a_single_text_is_one_pattern_and_one_name():
     monitor = PlasticityMonitor(layers="net.*", progress_bar="effective_rank")
     assert (monitor.layers, monitor.progress_bar) == (("net.*",), ("effective_rank",))
     assert PlasticityMonitor(include="net.0").state_key == PlasticityMonitor(include=["net.0"]).state_key
+    assert PlasticityMonitor(layers="net.0").state_key != PlasticityMonitor().state_key
 
 
 def test_a_foreign_metric_of_features_alone_is_welcome():

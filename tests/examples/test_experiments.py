@@ -2,12 +2,14 @@
 
 import csv
 import os
+import re
 import runpy
 import signal
 import subprocess
 import sys
 import time
 import warnings
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,19 @@ def test_an_example_runs_to_its_end(name, tmp_path, monkeypatch):
         assert process.returncode == 0, errors[-3000:]
     for file in files:
         assert (tmp_path / file).stat().st_size > 0, file
+
+
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [("permuted_mnist.py", "MNIST"), ("continual_imagenet.py", "ImageNet"), ("incremental_cifar100.py", "CIFAR-100")],
+)
+def test_an_example_without_its_images_says_what_stands_in_for_them(name, missing, capsys):
+    read_images = runpy.run_path(str(ROOT / "examples" / name))["read_images"]
+    images = read_images(Namespace(data_root=None, train_images=2, validation_images=1, test_images=1))
+    assert re.fullmatch(
+        rf"no --data-root: scikit-learn's digits(, enlarged,)? stand in for {missing}\n", capsys.readouterr().out
+    )
+    assert len(images) > 0
 
 
 # settings with which a run is long enough to be killed in its middle, the length of its stream, and when to kill it

@@ -576,6 +576,23 @@ def test_units_of_a_model_that_has_changed_are_refused():
         UtilityGate(torch.optim.SGD(model.parameters(), lr=0.1), units=units)
 
 
+def test_a_layer_exchanged_under_a_running_gate_is_refused_at_the_next_step():
+    model = mlp()
+    optimizer, units = torch.optim.SGD(model.parameters(), lr=0.1), units_of(model)
+    gate = UtilityGate(optimizer, units=units).attach()
+    model(data()[0]).square().mean().backward()
+    optimizer.step()
+    model[4] = nn.Linear(6, 4).double()
+    model(data()[0]).square().mean().backward()
+    with pytest.raises(
+        StateMismatchError, match=r"\['4.weight'\], which is no longer.*`units = units.update\(model\)`"
+    ):
+        optimizer.step()
+    gate.regroup(units.update(model))
+    optimizer.step()
+    assert {part["step"] for part in gate.state_dict()["units"].values()} == {2}
+
+
 def test_a_gate_does_not_go_on_with_the_optimizer_of_another_model():
     optimizer = torch.optim.SGD(mlp().parameters(), lr=0.1)
     gate = UtilityGate(optimizer, parameters=optimizer.param_groups[0]["params"]).attach()

@@ -13,6 +13,7 @@ import pytest
 import torch
 from support.training_runs import backward, convnet, data, method, mlp, replacer_for, same, snapshot, train
 from torch import nn
+from torch.nn.utils import parametrizations, prune
 from torch.utils.checkpoint import checkpoint
 
 from lightning_plasticity.errors import InvalidArgumentError, StateMismatchError, UnsupportedModelError
@@ -22,6 +23,7 @@ from lightning_plasticity.replacement.ages import Ages
 from lightning_plasticity.replacement.alarm import PATIENCE
 from lightning_plasticity.replacement.observability import age_scalars
 from lightning_plasticity.replacement.selection import LowestMature
+from lightning_plasticity.replacement.watch import MOST_PASSES
 from lightning_plasticity.units import discover_units
 
 
@@ -619,8 +621,7 @@ def test_a_layer_exchanged_under_a_running_engine_is_refused_at_the_next_step_an
     train(model, old.optimizers[0], data(6))
     model[4] = nn.Linear(16, 3)
     optimizer = sgd(model)
-    optimizer.register_step_post_hook(lambda *_: None)
-    with pytest.raises(StateMismatchError, match=r"\['4.weight'\] of a layer.*`units = units.update\(model\)`.*anew"):
+    with pytest.raises(StateMismatchError, match=r"\['4.weight'\], which is no.*`units = units.update\(model\)`.*anew"):
         train(model, old.optimizers[0], data(1))
     with pytest.raises(StateMismatchError, match=r"\['4.weight'\]"):
         old.attach()
@@ -631,3 +632,51 @@ def test_a_layer_exchanged_under_a_running_engine_is_refused_at_the_next_step_an
         train(model, optimizer, data(6))
     assert new.groups[1].outgoing[0].tensor is model[4].weight
     assert new.ages[1].replaced > old.ages[1].replaced
+
+
+def test_a_model_that_runs_on_without_a_step_of_the_known_optimizer_is_warned_about_once():
+    model = mlp()
+    replacer = replacer_for(model, sgd(model)).attach()
+    x = torch.ones(1, 6)
+    for _ in range(2 * MOST_PASSES):  # neither in evaluation mode nor without gradients is anything learned
+        model.eval()
+        model(x)
+        model.train()
+        with torch.no_grad():
+            model(x)
+    batches = [(x, torch.zeros(1, dtype=torch.long))] * (MOST_PASSES + 1)
+    another = sgd(model)
+    with pytest.warns(UserWarning, match=r"1000 forward passes.*`replacer.use\(optimizer\)`.*`torch.no_grad\(\)`"):
+        train(model, another, batches)
+    train(model, another, batches)  # warnings are errors here
+    replacer.detach()
+    replacer.use(another)
+    with replacer:
+        train(model, another, data(6))
+    assert all(ages.replaced for ages in replacer.ages)
+
+
+@pytest.mark.parametrize("computed", ["pruned", "parametrized"])
+def test_a_weight_that_is_computed_since_it_was_found_is_refused_at_the_next_step(computed):
+    model = mlp()
+    optimizer = sgd(model)
+    replacer_for(model, optimizer).attach()
+    if computed == "pruned":
+        prune.l1_unstructured(model[2], "weight", amount=0.5)
+    else:
+        parametrizations.weight_norm(model[2])
+    with pytest.raises(StateMismatchError, match=r"\['2.weight'\], which is no longer part of the model"):
+        train(model, optimizer, data(1))
+
+
+def test_weights_that_were_exchanged_are_followed_if_an_optimizer_has_them_and_refused_if_not():
+    model = mlp()
+    optimizer = sgd(model)
+    replacer = replacer_for(model, optimizer).attach()
+    model[4].weight = nn.Parameter(torch.randn(3, 16))
+    optimizer.add_param_group({"params": [model[4].weight]})
+    train(model, optimizer, data(6))
+    assert replacer.groups[1].outgoing[0].tensor is model[4].weight
+    model.load_state_dict(snapshot(model), assign=True)
+    with pytest.raises(UnsupportedModelError, match=r"'0': 'its incoming weights belong to no optimizer'.*not trained"):
+        train(model, optimizer, data(1))

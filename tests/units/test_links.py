@@ -71,6 +71,14 @@ def test_a_layer_may_move(model, links, where):
     assert not links.hold()
 
 
+def test_a_parameter_that_is_exchanged_is_told_once_and_one_that_is_computed_is_gone(model, links):
+    assert links.check()
+    model.head.weight = nn.Parameter(torch.zeros(2, 5))
+    assert [links.check(), links.check()] == [False, True]
+    nn.utils.parametrizations.weight_norm(model.head)
+    assert not links.hold()
+
+
 def test_groups_without_their_map_know_no_model(model):
     links = Links([*discover_units(model, torch.randn(3, 4))])
     model.head = nn.Linear(5, 3)

@@ -37,12 +37,12 @@ def warn_unseen(layers: Iterable[str]) -> None:
 
 
 def warn_unlogged(steps: int) -> None:
-    """Warn that a fit ended before the first measurement began.
+    """Warn that a fit ended before the first measurement did, or began.
 
     Args:
         steps: Optimizer steps of the fit.
     """
     rank_zero_warn(
         f"PlasticityMonitor: nothing was logged, because the fit ended after {steps} optimizer steps, before the first "
-        "measurement was due. Pass a smaller `every_n_steps`, or train until the end of an epoch."
+        "measurement was complete. Pass smaller `every_n_steps` and `batches`, or train until the end of an epoch."
     )
