@@ -61,3 +61,4 @@ def test_every_weight_belongs_to_units_or_its_layer_is_named_once_with_a_reason(
     assert passed_over(model, unit_map) == []
     layers = [skip.layer for skip in unit_map.skipped]
     assert len(layers) == len(set(layers))
+    assert not any(skip.remedy and skip.reason.endswith(")") for skip in unit_map.skipped)  # it follows in parentheses

@@ -157,8 +157,8 @@ def _of_idle(run: Execution, source: Source) -> list[_Why]:
     """Return why a parameter neither writes units nor belongs to any; nothing of one that only has no rows."""
     if source.tensor.ndim > 1 and source.fault:
         return [_with_remedy(f"{source.called} {source.fault}")]
-    own = source.layer == source.path and source.tensor.numel() > 1
-    if source.orientations or not (source.tensor.ndim > 1 or own):
+    is_named = source.tensor.ndim > 1 or (source.has_own_name and source.tensor.numel() > 1)
+    if source.orientations or not is_named:
         return []
     if source.elementwise and not source.fault:
         faults = run.labels.reason[run.sources.entries(source)]

@@ -70,8 +70,12 @@ class Source:
         owner = self.path.rpartition(".")[0]
         if self.used_by and self.used_by != owner:  # the parametrization of a layer owns it
             return self.used_by
-        is_usual = "weight" in self.name or self.name == "bias" or self.name.startswith("bias_")
-        return owner if owner and is_usual else self.path
+        return self.path if self.has_own_name else owner or self.path
+
+    @property
+    def has_own_name(self) -> bool:
+        """Whether it is neither a weight nor a bias by its name."""
+        return not ("weight" in self.name or self.name == "bias" or self.name.startswith("bias_"))
 
     @property
     def called(self) -> str:

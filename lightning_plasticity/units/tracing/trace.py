@@ -107,7 +107,7 @@ class LeaveMode(TorchFunctionMode):
         if getattr(func, "__name__", "") in self._EXITS and args and isinstance(args[0], Tensor):
             with torch._C._DisableTorchDispatch(), outside_of_inference_mode():  # what we ask, the model does not do
                 try:
-                    self._run.spoil(self._run.of(args[0]), f"its values leave torch ({func.__name__})")
+                    self._run.spoil(self._run.of(args[0]), f"its values leave torch by {func.__name__}")
                 except Exception as error:
                     self._run.frames.failure = error
                     raise
