@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.left_out import passed_over
 from support.random_models import random_model
 from torch import nn
 
@@ -45,6 +46,7 @@ def test_every_group_is_proven_and_every_other_layer_skipped_with_a_reason(numbe
     proofs = verify_units(model, inputs, unit_map)
     assert not proofs.failed, proofs.summary()
     assert layers_left_out(model, unit_map) == []
+    assert passed_over(model, unit_map) == []
 
 
 @pytest.mark.parametrize("seed", range(5))

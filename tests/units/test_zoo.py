@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+from support.left_out import passed_over
 from torch import nn
 from zoo import SPECIMENS, ZOO, expected_groups, make
 
@@ -52,3 +53,12 @@ def test_what_is_refused_is_named_with_a_reason(name) -> None:
     for layer, word in SPECIMENS[name].refused:
         assert layer in reasons
         assert word in reasons[layer]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_weight_belongs_to_units_or_its_layer_is_named_once_with_a_reason(name) -> None:
+    model, _, unit_map = found_in(name)
+    assert passed_over(model, unit_map) == []
+    layers = [skip.layer for skip in unit_map.skipped]
+    assert len(layers) == len(set(layers))
+    assert not any(skip.remedy and skip.reason.endswith(")") for skip in unit_map.skipped)  # it follows in parentheses

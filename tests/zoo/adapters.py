@@ -40,7 +40,7 @@ def lora_on_frozen_layers():
     return model, torch.randn(16, 4)
 
 
-@specimen({"0": "8: 0.* > 2.a"}, refused={"2": "output"})
+@specimen({"0": "8: 0.* > 2.a"}, refused={"2.b": "output", "2.base": "met no activation"})
 def lora_merged():
     class Merged(LoRALinear):
         def forward(self, x: Tensor) -> Tensor:

@@ -52,9 +52,9 @@ No rule asks for the type of a layer. It is looked at in two places besides: bat
 (``trace``), and of layers that did not run ``reasons`` says what they could read; it also calls recurrent layers by
 their name. Read the files in this order:
 
-1. Labels: ``labels`` (what a label is, and which are one unit; kept in tensors that ``growing`` lengthens),
-   ``meeting`` (labels meet in an element-wise operation), ``pairs`` (what comes out, for each two kinds of labels),
-   ``columns`` (many labels meet in a reduction or in a weight column).
+1. Labels: ``labels`` (what a label is, and which are one unit), ``faults`` (which are none; the reasons are in
+   ``why``), both kept in tensors that ``growing`` lengthens; ``meeting`` (labels meet in an element-wise operation),
+   ``pairs`` (what comes out, for each two kinds of labels), ``columns`` (many meet in a reduction or a weight column).
 2. Where labels are kept: ``shadow`` (beside the model's memory), ``source`` and ``sources`` (parameters and buffers,
    and the labels of their rows and entries), ``frames`` (which module is running), ``tape`` (how weights were computed
    from parameters), ``memory`` (what the first run concluded), and all of them together: ``execution``.

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY, Labels
-from lightning_plasticity.units.tracing.pairs import CONTEXT, several
-
-SHARED = "its weight column also reads a feature that is no unit"
-SPREAD = "the layer that reads it mixes it with other units in the same column"
+from lightning_plasticity.units.tracing.pairs import several
+from lightning_plasticity.units.tracing.why import SHARED, SPREAD
 
 
 def mix(labels: Labels, of: Tensor, dims: Sequence[int], why: str, *, statistic: bool = False) -> Tensor:
@@ -31,6 +29,7 @@ def mix(labels: Labels, of: Tensor, dims: Sequence[int], why: str, *, statistic:
     varying = [d % of.ndim for d in dims if of.shape[d] > 1] if of.ndim else []
     if not varying:
         return of
+    of = torch.where(labels.lost[of], FOREIGN, of)
     kept = [d for d in range(of.ndim) if d not in varying]
     shape = [1 if d in varying else n for d, n in enumerate(of.shape)]
     rows = of.permute(*kept, *varying).reshape(-1, math.prod(of.shape[d] for d in varying))
@@ -108,7 +107,7 @@ def _settle_soft(labels: Labels, column: Tensor, label: Tensor, shared: Tensor, 
     at_home = ~several(root, column) & ~shared[column]
     free = ~labels.has_row[root] | (owner == NOBODY) | (root == labels.find(owner))
     joins = at_home & free
-    labels.spoil(label[~joins], CONTEXT)
+    labels.spoil(label[~joins], SPREAD)
     vacant = joins & (owner == NOBODY)
     result[column[vacant]] = label[vacant]
     labels.unify(label[joins], result[column[joins]])

@@ -159,6 +159,7 @@ def follow_back(run: Execution) -> None:
         for source in sources:
             source.changed = operations(steps) if source in used else ""
             source.used_by = source.used_by or use.path
+            source.factor = source.factor or operations(steps)
             if parts is None:
                 _give_up(run, use, steps, source)
             else:

@@ -182,6 +182,11 @@ class Execution:
         if labels is not None:
             self.labels.spoil(labels, why)
 
+    def end(self, labels: Tensor | None) -> None:
+        """Declare that ``labels`` are in the output of the model."""
+        if labels is not None:
+            self.labels.end(labels)
+
     # -- weights ----------------------------------------------------------------------------------------------------
 
     def write_rows(self, weight: Tensor, rows: list[int], contracted: list[int]) -> Tensor:

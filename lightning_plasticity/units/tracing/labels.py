@@ -1,4 +1,4 @@
-"""Labels: the ids of units, which ids are one unit, and which are no unit and why.
+"""Labels: the ids of units, and which ids are one unit.
 
 A label is an integer that travels beside a number of the model. :data:`NOBODY` says that the number is a constant or
 only parameters made it; :data:`FOREIGN` says that it depends on the example but is no unit's (an input, or a unit that
@@ -26,7 +26,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lightning_plasticity.units.tracing.growing import Growing, blank
+from lightning_plasticity.units.tracing.faults import Faults
+from lightning_plasticity.units.tracing.growing import blank
+from lightning_plasticity.units.tracing.why import DILUTED
 
 UNREAD = -1
 """Among the labels of the columns of a weight: no layer has read this part of the tensor."""
@@ -45,17 +47,17 @@ def foreign(ndim: int) -> Tensor:
     return torch.full([1] * ndim, FOREIGN)
 
 
-class Labels(Growing):
+class Labels(Faults):
     """All labels of a discovery: their kinds, their union-find, their faults.
 
     Ids are never reused, so that a row of a weight has the same label in every run of the model. What is known of each
     is an entry of several tensors. These last as long as the id:
 
     * ``hard``, ``soft``, ``mixture``: the kind of the label; none of them for nobody and foreign;
+    * ``lost``: of a mixture, whether it counts as foreign; it only remembers which units were lost in it;
     * ``statistic``: of a mixture, whether it is a mean, a sum or the like, by which a norm may treat its own input;
     * ``core``: of a blend, a label of the unit (or of the parameter) in it; nobody for all other mixtures;
     * ``core_beside``: of a blend of two units, a label of the second;
-    * ``if_used``: of a mixture, the reason for which its members are spoiled if it is used;
     * ``off``, ``off_reason``: whether the label is switched off (foreign in all further runs), and the reason.
 
     These are what the runs since :meth:`restart` have concluded:
@@ -63,14 +65,11 @@ class Labels(Growing):
     * ``root``: the union-find: another label of the same unit; its own for the representative;
     * ``has_row``: of a representative, whether there is a hard label in the unit;
     * ``unjoined``: of a soft label, whether it belongs to no unit yet;
-    * ``reason``: the reason why the label is spoiled, 0 if it is not;
-    * ``coupled``: whether a norm lets the label be influenced by its neighbours;
     * ``summed``: whether the label was made by adding two labels of one unit, as in a residual stream;
     * ``offset``: whether the number is not zero where its unit is, as the sigmoid of it;
     * ``shifted``: the label of the same unit for numbers with an offset, 0 while there is none.
 
-    A reason is the number of a text in ``reasons``. ``edges`` are pairs of tensors, labels and the labels that they
-    were made from, in the order in which they were made.
+    What is wrong with labels, and which labels were made from which, is kept as :class:`~.faults.Faults` says.
 
     Args:
         room: How many labels there is memory for at first; it doubles as needed.
@@ -86,10 +85,11 @@ class Labels(Growing):
     def __init__(self, room: int = 2**16) -> None:
         self.count = 2
         room = max(room, self.count)
+        super().__init__(room, FOREIGN + 1)
         self.hard, self.soft, self.mixture = (torch.zeros(room, dtype=torch.bool) for _ in range(3))
+        self.lost = torch.arange(room) == FOREIGN
         self.off, self.statistic = (blank(room) for _ in range(2))
-        self.if_used, self.off_reason, self.core, self.core_beside = (blank(room, torch.long) for _ in range(4))
-        self.reasons = [""]
+        self.off_reason, self.core, self.core_beside = (blank(room, torch.long) for _ in range(3))
         self._all_on = True
         self.restart()
 
@@ -98,10 +98,9 @@ class Labels(Growing):
         room = len(self.soft)
         self.root = torch.arange(room)
         self.has_row, self.unjoined = self.hard.clone(), self.soft.clone()  # every label is a unit of its own again
-        self.reason = torch.zeros(room, dtype=torch.long)
-        self.coupled, self.summed, self.offset = (blank(room) for _ in range(3))
+        self.summed, self.offset = blank(room), blank(room)
         self.shifted = blank(room, torch.long)
-        self.edges: list[tuple[Tensor, Tensor]] = []
+        self.forget_faults(room)
 
     def fresh(self, number: int, *, soft: bool = False, mixture: bool = False) -> Tensor:
         """Return ``number`` new labels, ``[number]``."""
@@ -129,7 +128,7 @@ class Labels(Growing):
     def kind(self, ids: Tensor) -> Tensor:
         """Return the kind of each label (none of them nobody): foreign, a blend, another mixture, soft or hard."""
         lower = self.soft[ids].int() + 2 * self.mixture[ids].int() + (self.core[ids] != NOBODY).int()
-        return (HARD - lower) * (ids != FOREIGN)
+        return (HARD - lower) * ~self.lost[ids]
 
     def find(self, ids: Tensor | None = None) -> Tensor:
         """Return the representative of the unit that each label belongs to, in the shape of ``ids``; default all."""
@@ -253,6 +252,14 @@ class Labels(Growing):
         self.edges.append((new[which].repeat(len(made_from)), torch.cat([*made_from])))
         return new[which]
 
+    def lose(self, units: Tensor) -> Tensor:
+        """Return one label that counts as foreign, ``[]``, for numbers in which ``units`` were lost."""
+        new = self.fresh(1, mixture=True)
+        self.lost[new] = True
+        self.writable("if_used")[new] = self.code(DILUTED)
+        self.edges.append((new.expand(len(units)), units))
+        return new[0]
+
     def members(self, mixtures: Tensor) -> Tensor:
         """Return the labels that are not mixtures themselves among all ancestors of ``mixtures``, ``[M]``."""
         inside = torch.zeros(self.count, dtype=torch.bool)
@@ -261,35 +268,3 @@ class Labels(Growing):
             inside[parent[inside[child] & self.mixture[child]]] = True
         inside &= ~self.mixture[: self.count]
         return inside.nonzero()[:, 0]
-
-    def code(self, why: str) -> int:
-        """Return the number of a reason."""
-        if why not in self.reasons:
-            self.reasons.append(why)
-        return self.reasons.index(why)
-
-    def spoil_members(self, mixtures: Tensor) -> None:
-        """Spoil all members of ``mixtures``, which were used, each mixture for its own reason."""
-        mixtures = mixtures.reshape(-1)
-        mixtures = mixtures[self.reason[mixtures] == 0]
-        self.reason[mixtures] = self.if_used[mixtures]
-
-    def spoil(self, ids: Tensor, why: str) -> None:
-        """Declare that ``ids`` are no units because of ``why``; the first reason stays."""
-        ids = ids.reshape(-1)
-        ids = ids[(ids > FOREIGN) & (self.reason[ids] == 0)]
-        if len(ids):
-            self.reason[ids] = self.code(why)
-
-    def couple(self, ids: Tensor) -> None:
-        """Declare that a normalisation lets ``ids`` influence each other."""
-        self.writable("coupled")[ids.reshape(-1)] = True
-
-    def settle(self) -> None:
-        """Hand every fault of a label on to the labels it was made from."""
-        self.writable("coupled")
-        for child, parent in reversed(self.edges):
-            self.coupled[parent[self.coupled[child]]] = True
-            guilty = (self.reason[child] != 0) & (self.reason[parent] == 0)
-            self.reason[parent[guilty]] = self.reason[child[guilty]]
-        self.reason[: FOREIGN + 1], self.coupled[: FOREIGN + 1] = 0, False

@@ -27,11 +27,9 @@ from lightning_plasticity.units.tracing.labels import (
     SOFT,
     Labels,
 )
+from lightning_plasticity.units.tracing.why import ADDED, DILUTED, SCALES
 
 _MOST_BLENDS = 2**14
-
-CONTEXT = "it modulates several units at once (a gate or context), so it is not one of them"
-DILUTED = "it is combined with a feature that is no unit, and both are read by the same weight column"
 
 
 @dataclass(frozen=True)
@@ -61,6 +59,11 @@ def several(a: Tensor, b: Tensor) -> Tensor:
     return torn[a]
 
 
+def _beside_several(manner: Manner) -> str:
+    """Return why what meets several units at once is none of them."""
+    return ADDED if manner.adds else SCALES
+
+
 def _beside_foreign(labels: Labels, units: Tensor, manner: Manner) -> Tensor:
     """Return the labels of units combined with something foreign: it remains in a sum, or if a gate opens at zero."""
     lost = labels.offset[units] | manner.adds
@@ -76,15 +79,17 @@ def _hard_and_hard(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tens
     rp, rq = labels.find(p), labels.find(q)
     many_p, many_q = several(rp, rq), several(rq, rp)
     many, both = many_p | many_q, many_p & many_q
-    labels.spoil(p[many_p & (~both | manner.adds)], CONTEXT)
-    labels.spoil(q[many_q & (~both | manner.adds)], CONTEXT)
     if manner.adds:
         result = torch.full_like(p, FOREIGN)
+        labels.spoil(torch.cat([p[many_p], q[many_q]]), ADDED)
         labels.spoil(torch.cat([p[many], q[many]]), DILUTED)
+        if many.any():
+            result[many] = labels.lose(torch.cat([p[many], q[many]]))
     else:
+        labels.spoil(torch.cat([p[many_p & ~both], q[many_q & ~both]]), SCALES)
         result = torch.where(many_p, q, p)
         if both.any():  # what they scale next tells which of the two is context
-            result[both] = labels.blend(p[both], [p[both], q[both]], CONTEXT, q[both])
+            result[both] = labels.blend(p[both], [p[both], q[both]], SCALES, q[both])
     if not many.all():
         result[~many] = labels.child(p[~many], q[~many], summed=manner.adds)
     return result
@@ -97,7 +102,7 @@ def _soft_and_hard(labels: Labels, soft: Tensor, hard: Tensor, manner: Manner) -
     labels.unify(soft[joins], hard[joins])
     if joins.all():
         return hard
-    labels.spoil(soft[~joins], CONTEXT)
+    labels.spoil(soft[~joins], _beside_several(manner))
     if not manner.adds or bool((root == root[0]).all()):  # one number for all is a part of the activation function
         return hard
     result = hard.clone()
@@ -110,7 +115,7 @@ def _soft_and_soft(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tens
     rp, rq = labels.find(p), labels.find(q)
     many = several(rp, rq) | several(rq, rp)
     joins = (rp == rq) | ~(many | (labels.has_row[rp] & labels.has_row[rq]))
-    labels.spoil(torch.cat([p[~joins], q[~joins]]), CONTEXT)
+    labels.spoil(torch.cat([p[~joins], q[~joins]]), _beside_several(manner))
     result = torch.zeros_like(p)
     if joins.any():
         result[joins] = labels.child(p[joins], q[joins], summed=False)
@@ -128,7 +133,7 @@ def _mixture_and_hard(labels: Labels, mixture: Tensor, unit: Tensor, manner: Man
 
 def _mixture_and_soft(labels: Labels, mixture: Tensor, soft: Tensor, manner: Manner) -> Tensor:
     """Drop the parameter."""
-    labels.spoil(soft, CONTEXT)
+    labels.spoil(soft, _beside_several(manner))
     return mixture
 
 
@@ -140,20 +145,25 @@ def _mixture_and_mixture(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -
     return labels.mixtures(len(p), each, torch.cat([p, q]), why, statistic=statistic)
 
 
+def _foreign_and_foreign(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
+    """Remember all units that were lost."""
+    return labels.lose(torch.cat([p, q])).expand(p.shape)
+
+
 def _foreign_and_mixture(labels: Labels, other: Tensor, mixture: Tensor, manner: Manner) -> Tensor:
     """Let a norm apply its statistic to its own foreign features; a mixture with anything else is no statistic."""
     if manner.normalises and _is_own_statistic(labels, mixture, other):
         labels.couple(mixture)
         return other
-    each, why = torch.arange(len(mixture)), labels.reasons[int(labels.if_used[mixture[0]])]
-    return labels.mixtures(len(mixture), each, mixture, why, statistic=False)
+    each, why = torch.arange(len(mixture)).repeat(2), labels.reasons[int(labels.if_used[mixture[0]])]
+    return labels.mixtures(len(mixture), each, torch.cat([mixture, other]), why, statistic=False)
 
 
 def _foreign_and_soft(labels: Labels, other: Tensor, soft: Tensor, manner: Manner) -> Tensor:
     """Blend: what the parameter acts on is no unit, but may come to scale one. A large table is dropped, it is slow."""
     if len(soft) <= _MOST_BLENDS:
-        return labels.blend(soft, [soft], CONTEXT)
-    labels.spoil(soft, CONTEXT)
+        return labels.blend(soft, [soft], DILUTED)
+    labels.spoil(soft, DILUTED)
     return other
 
 
@@ -170,19 +180,21 @@ def _foreign_and_blend(labels: Labels, other: Tensor, blend: Tensor, manner: Man
 def _blend_and_blend(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
     """Blend further what meets one-to-one."""
     rp, rq = labels.find(labels.core[p]), labels.find(labels.core[q])
-    return _blended(labels, p, q, labels.core[p], labels.core[q], several(rp, rq) | several(rq, rp))
+    return _blended(labels, p, q, labels.core[p], labels.core[q], several(rp, rq) | several(rq, rp), manner)
 
 
 def _blend_and_soft(labels: Labels, blend: Tensor, soft: Tensor, manner: Manner) -> Tensor:
     """Let the parameter take part, if it acts on this blend only."""
     root, other = labels.find(labels.core[blend]), labels.find(soft)
     elsewhere = labels.has_row[other] & (root != other)
-    return _blended(labels, blend, soft, labels.core[blend], soft, several(other, root) | elsewhere)
+    return _blended(labels, blend, soft, labels.core[blend], soft, several(other, root) | elsewhere, manner)
 
 
-def _blended(labels: Labels, p: Tensor, q: Tensor, core_p: Tensor, core_q: Tensor, torn: Tensor) -> Tensor:
+def _blended(
+    labels: Labels, p: Tensor, q: Tensor, core_p: Tensor, core_q: Tensor, torn: Tensor, manner: Manner
+) -> Tensor:
     """Return blends of both, and their cores unified, except where they are torn apart: these are used up."""
-    labels.spoil(torch.cat([p[torn], q[torn]]), CONTEXT)
+    labels.spoil(torch.cat([p[torn], q[torn]]), _beside_several(manner))
     result = torch.full_like(p, FOREIGN)
     p, q, core_p, core_q = p[~torn], q[~torn], core_p[~torn], core_q[~torn]
     if len(p):
@@ -207,13 +219,13 @@ def _blend_and_hard(labels: Labels, blend: Tensor, unit: Tensor, manner: Manner)
     if lost.any():
         core = labels.core[blend[lost]]
         torn = _torn(labels, core, unit[lost])
-        result[lost] = _blended(labels, blend[lost], unit[lost], core, unit[lost], torn)
+        result[lost] = _blended(labels, blend[lost], unit[lost], core, unit[lost], torn, manner)
     gates, unit = blend[~lost], unit[~lost]
     alone = labels.core_beside[gates] == NOBODY
     for cores in (labels.core[gates], labels.core_beside[gates]):
         torn = _torn(labels, cores, unit) & (cores != NOBODY)
         labels.spoil_members(gates[torn & alone])
-        labels.spoil(cores[torn & ~alone], CONTEXT)
+        labels.spoil(cores[torn & ~alone], SCALES)
         joins = ~torn & (cores != NOBODY)
         labels.unify(cores[joins], unit[joins])
     return result
@@ -235,6 +247,7 @@ def _is_own_statistic(labels: Labels, mixture: Tensor, of: Tensor) -> bool:
 
 
 MEETINGS: dict[tuple[int, int], Callable[[Labels, Tensor, Tensor, Manner], Tensor]] = {
+    (FOREIGN_KIND, FOREIGN_KIND): _foreign_and_foreign,
     (FOREIGN_KIND, BLEND): _foreign_and_blend,
     (FOREIGN_KIND, MIXTURE): _foreign_and_mixture,
     (FOREIGN_KIND, SOFT): _foreign_and_soft,

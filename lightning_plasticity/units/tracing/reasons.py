@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.skipped import Skipped
+from lightning_plasticity.units.tracing.execution import Execution
 from lightning_plasticity.units.tracing.source import Source
 from lightning_plasticity.units.tracing.verdict import Verdict
 
@@ -17,7 +19,7 @@ _REMEDIES = {
     "frozen": "Set requires_grad=True on it to have its units treated",
     "normalisation layer": "Pass through_norms=True",
     "has no rule": "Replace the operation by others, or leave the layer alone",
-    "tied weights": "Give each use a weight of its own to have its units treated",
+    "is tied:": "Give each use a weight of its own to have its units treated",
     "belongs to one unit": "Compute each row of the weight by itself, or remove the parametrisation",
     "silences one unit": "Remove the parametrisation of the layer that reads it",
     "used as it is in one place": "Drop activations in place of weights: nn.Dropout behind the layer",
@@ -32,12 +34,17 @@ _RECURRENT_LAYER = (
     "Nothing needs to be done: the layers before and after it can have units",
 )
 _RECURRENT_TYPES = (nn.RNNBase, nn.RNNCellBase)
-_UNUSED = "its weight met no activation on the example"
+_UNUSED = "met no activation on the example"
+_FACTOR = "is a factor of a computed weight ({}), and no row of that is made of its entries alone"
+_ELEMENTWISE = "it is used element by element, and what it meets is no unit"
 _STREAM = "its units are a residual stream: other layers add to them as well"
+_STREAM_REMEDY = "discover_units(..., residual='group') lists them"
+
+_Why: TypeAlias = tuple[str, str]  # a reason and its remedy
 
 
 def left_out(verdict: Verdict, groups: Sequence[UnitGroup], streams: Sequence[UnitGroup]) -> tuple[Skipped, ...]:
-    """Return the layers whose rows belong to no group, in the order of the model, each with its most frequent reason.
+    """Return the layers with rows that belong to no group, and why, in the order of the model.
 
     Args:
         verdict: What discovery has found.
@@ -45,33 +52,37 @@ def left_out(verdict: Verdict, groups: Sequence[UnitGroup], streams: Sequence[Un
         streams: The groups that are not, because they are residual streams.
 
     Returns:
-        One entry per layer and reason.
+        One entry per layer; of several reasons the most frequent first.
     """
     run = verdict.run
     offered = {slot.path for group in groups for slot in group.slots}
     written = {slot.path for group in groups for slot in group.incoming}
     stream = {s.path for group in streams for s in group.incoming + group.norms}  # who only reads one is no part of it
-    writing: dict[Source, list[Tensor]] = {}
+    rows: dict[Source, list[Tensor]] = {}
     for use in run.uses.values():
         if use.role == "in":
-            writing.setdefault(use.source, []).append(use.labels[use.labels > 0])
-    rows: dict[str, list[Skipped]] = {}
-    for source in run.sources.all:
-        reasons: list[tuple[str, str]] = []
+            rows.setdefault(use.source, []).append(use.labels[use.labels > 0])
+
+    def of(source: Source) -> Sequence[_Why]:
         if source.path in stream:
-            is_layer = source.orientations or source.tensor.ndim > 1
-            reasons = [(_STREAM, "discover_units(..., residual='group') lists them")] if is_layer else []
-        elif isinstance(source.module, _RECURRENT_TYPES) and source.path not in written:
+            return [(_STREAM, _STREAM_REMEDY)] if source.orientations or source.tensor.ndim > 1 else []
+        if isinstance(source.module, _RECURRENT_TYPES) and source.path not in written:
             kind = type(source.module).__name__
-            reasons = [(_RECURRENT_LAYER[0].format(kind), _RECURRENT_LAYER[1])] if source.tensor.ndim > 1 else []
-        elif source.undivided:
-            reasons = [(source.undivided, _remedy(source.undivided))] if source.is_parameter else []
-        elif source in writing:
-            reasons = _of_rows(verdict, source, torch.cat(writing[source]))
-        elif source.is_parameter and source.path not in offered and source.tensor.ndim > 1:
-            reasons = [_of_idle(source)] if source.fault or not source.orientations else []
-        rows.setdefault(source.layer, []).extend(Skipped(source.layer, *reason) for reason in reasons)
-    return tuple(dict.fromkeys(entry for entries in rows.values() for entry in entries))
+            return [(_RECURRENT_LAYER[0].format(kind), _RECURRENT_LAYER[1])] if source.tensor.ndim > 1 else []
+        if source.undivided:
+            return [_with_remedy(source.undivided)] if source.is_parameter else []
+        if source in rows:
+            return _of_rows(verdict, source, torch.cat(rows[source]))
+        return _of_idle(run, source) if source.is_parameter and source.path not in offered else []
+
+    found: dict[str, dict[str, str]] = {}
+    for source in run.sources.all:
+        if reasons := of(source):
+            found.setdefault(source.layer, {}).update(reasons)
+    return tuple(
+        Skipped(layer, "; ".join(why), "; ".join(dict.fromkeys(filter(None, why.values()))))
+        for layer, why in found.items()
+    )
 
 
 def branching(verdict: Verdict, groups: Sequence[UnitGroup]) -> dict[str, Skipped]:
@@ -122,36 +133,44 @@ def _may_use(source: Source, units: int) -> bool:
     return columns >= units or rows % units == 0
 
 
-def _of_rows(verdict: Verdict, source: Source, labels: Tensor) -> list[tuple[str, str]]:
-    """Return why rows of a weight, with these labels, are no good units, each with its remedy; nothing if all are."""
+def _of_rows(verdict: Verdict, source: Source, labels: Tensor) -> list[_Why]:
+    """Return why rows of a weight, with these labels, are no good units; nothing if all are."""
     run = verdict.run
     off = run.labels.off[labels]
     codes = torch.where(off, run.labels.off_reason[labels], verdict.reason[verdict.unit[labels]])
     faulty = codes[codes != 0]
     if len(faulty) and source.problem:
-        return [(f"its {source.name} {source.problem}", _remedy(source.problem))]
+        return [_with_remedy(f"{source.called} {source.problem}")]
     if len(faulty) and source.changed:
-        why = f"its {source.name} is used as it is in one place (or mode) and changed before it is used in another"
-        return [(f"{why} ({source.changed})", _remedy(why))]
+        changed = "is used as it is in one place (or mode) and changed before it is used in another"
+        return [_with_remedy(f"{source.called} {changed}, by {source.changed}")]
     if len(faulty) and source.recurrent:
         return [_RECURRENT]
     found = []
     for code in _by_frequency(faulty):
-        share = int((faulty == code).sum())
-        why = run.labels.reasons[code]
-        found.append((why if share == len(labels) else f"{share} of {len(labels)} units: {why}", _remedy(why)))
+        share, (why, remedy) = int((faulty == code).sum()), _with_remedy(run.labels.reasons[code])
+        found.append((why if share == len(labels) else f"{share} of {len(labels)} units: {why}", remedy))
     return found
 
 
-def _of_idle(source: Source) -> tuple[str, str]:
-    """Return why a tensor was never seen to write units, with its remedy."""
-    if source.fault:
-        return f"its {source.name} {source.fault}", _remedy(source.fault)
-    return _UNUSED, "Pass an example that uses it"
+def _of_idle(run: Execution, source: Source) -> list[_Why]:
+    """Return why a parameter neither writes units nor belongs to any; nothing of one that only has no rows."""
+    if source.tensor.ndim > 1 and source.fault:
+        return [_with_remedy(f"{source.called} {source.fault}")]
+    is_named = source.tensor.ndim > 1 or (source.has_own_name and source.tensor.numel() > 1)
+    if source.orientations or not is_named:
+        return []
+    if source.elementwise and not source.fault:
+        faults = run.labels.reason[run.sources.entries(source)]
+        codes = _by_frequency(faults[faults != 0])
+        return [_with_remedy(run.labels.reasons[codes[0]] if codes else _ELEMENTWISE)]
+    if source.factor:
+        return [(f"{source.called} {_FACTOR.format(source.factor)}", "Multiply activations with one factor at a time")]
+    return [(f"{source.called} {_UNUSED}", "Pass an example that uses it")] if source.tensor.ndim > 1 else []
 
 
-def _remedy(why: str) -> str:
-    return next((remedy for mark, remedy in _REMEDIES.items() if mark in why), "")
+def _with_remedy(why: str) -> _Why:
+    return why, next((remedy for mark, remedy in _REMEDIES.items() if mark in why), "")
 
 
 def _by_frequency(codes: Tensor) -> list[int]:

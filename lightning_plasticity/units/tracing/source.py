@@ -40,6 +40,7 @@ class Source:
         shown: Whether its columns ever met anything but zeros, such as those of a first hidden state.
         fault: Why none of its entries may be given to a unit; empty if they may.
         used_by: The module that uses a weight computed from it; empty if it is used itself.
+        factor: The operations that compute a weight from it; empty if it is used itself.
         undivided: Why the rows of that weight do not belong to entries of it; empty if they do.
         changed: By what it is changed before some of its uses, while it is used as it is in others.
     """
@@ -59,18 +60,32 @@ class Source:
     shown: bool = False
     fault: str = ""
     used_by: str = ""
+    factor: str = ""
     undivided: str = ""
     changed: str = ""
 
     @property
     def layer(self) -> str:
-        """The dotted name of the layer that uses it, else of its owner; its own if the model owns it directly."""
-        return self.used_by or self.path.rpartition(".")[0] or self.path
+        """The dotted name of the layer that it is a weight or bias of; its own, if it is neither by its name."""
+        owner = self.path.rpartition(".")[0]
+        if self.used_by and self.used_by != owner:  # the parametrization of a layer owns it
+            return self.used_by
+        return self.path if self.has_own_name else owner or self.path
+
+    @property
+    def has_own_name(self) -> bool:
+        """Whether it is neither a weight nor a bias by its name."""
+        return not ("weight" in self.name or self.name == "bias" or self.name.startswith("bias_"))
+
+    @property
+    def called(self) -> str:
+        """How a sentence about its layer calls it."""
+        return "it" if self.layer == self.path else f"its {self.name}"
 
     @property
     def place(self) -> str:
-        """The name of a group that it writes first: the layer of a weight; its own, if it has a name of its own."""
-        return self.layer if self.used_by or "weight" in self.name else self.path
+        """The name of a group that it writes first: the module that uses a weight computed from it, else its layer."""
+        return self.used_by or (self.layer if "weight" in self.name else self.path)
 
     @property
     def problem(self) -> str:
@@ -78,7 +93,7 @@ class Source:
         if self.fault:
             return self.fault
         if len(self.orientations) > 1:
-            return "is used in two orientations (tied weights)"
+            return "is tied: its rows are columns in another place"
         if self.elementwise and self.orientations:
             return "is also used outside of its layer (a tied or regularised weight)"
         if self.orientations and not self.shown:
@@ -102,7 +117,7 @@ class Source:
         self.orientations.clear()
         self.calls.clear()
         self.elementwise, self.recurrent, self.shown = False, False, False
-        self.fault, self.undivided, self.changed = "", "", ""
+        self.fault, self.factor, self.undivided, self.changed = "", "", "", ""
 
     def own_shape(self, view: Tensor, labels: Tensor, missing: int = 0) -> Tensor:
         """Translate compact labels of a view of the tensor to compact labels of the tensor itself.

@@ -107,7 +107,7 @@ class LeaveMode(TorchFunctionMode):
         if getattr(func, "__name__", "") in self._EXITS and args and isinstance(args[0], Tensor):
             with torch._C._DisableTorchDispatch(), outside_of_inference_mode():  # what we ask, the model does not do
                 try:
-                    self._run.spoil(self._run.of(args[0]), f"its values leave torch ({func.__name__})")
+                    self._run.spoil(self._run.of(args[0]), f"its values leave torch by {func.__name__}")
                 except Exception as error:
                     self._run.frames.failure = error
                     raise
@@ -148,7 +148,7 @@ def run_under_labels(
         raise run.frames.failure
     found = list(tensors_in(output)) or list(tensors_in(run.frames.top_outputs))
     for tensor in found:
-        run.spoil(run.of(tensor), "it reaches the output of the model")
+        run.end(run.of(tensor))
 
 
 def _where(run: Execution) -> str:

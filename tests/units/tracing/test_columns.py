@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from lightning_plasticity.units.tracing.columns import SHARED, SPREAD, agree, mix
+from lightning_plasticity.units.tracing.columns import agree, mix
 from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY, Labels
-from lightning_plasticity.units.tracing.pairs import CONTEXT
+from lightning_plasticity.units.tracing.why import SHARED, SPREAD
 
 
 def reason(labels: Labels, ids: torch.Tensor) -> set[str]:
@@ -99,4 +99,4 @@ def test_a_parameter_that_one_column_reads_joins_its_unit_and_one_that_several_r
     units, own, everywhere = labels.fresh(2), labels.fresh(2, soft=True), labels.fresh(1, soft=True)
     agree(labels, torch.stack([units, own, everywhere.expand(2)], 1))
     assert torch.equal(labels.find(own), labels.find(units))
-    assert reason(labels, everywhere) == {CONTEXT}
+    assert reason(labels, everywhere) == {SPREAD}

@@ -176,7 +176,7 @@ def test_a_computed_weight_used_in_two_orientations_is_refused_as_tied():
 
     units = found(Model())
     assert len(units) == 0
-    assert units.skipped[0].reason == "its weight is used in two orientations (tied weights)"
+    assert units.skipped[0].reason == "it is tied: its rows are columns in another place"
 
 
 def test_the_parameters_of_the_model_are_not_touched_by_the_experiment():

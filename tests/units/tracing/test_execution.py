@@ -71,7 +71,7 @@ def test_a_weight_used_in_two_orientations_says_so():
     bench = Bench(model)
     for weight in (model.weight, model.weight.t()):
         bench(F.linear, bench.data(2, 4), weight)
-    assert bench.run.sources.all[0].problem == "is used in two orientations (tied weights)"
+    assert bench.run.sources.all[0].problem == "is tied: its rows are columns in another place"
 
 
 def test_what_a_rule_may_remember_of_a_tensor_changes_with_its_labels():

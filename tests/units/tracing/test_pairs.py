@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from lightning_plasticity.units.tracing.columns import agree, mix
-from lightning_plasticity.units.tracing.labels import FOREIGN, Labels
+from lightning_plasticity.units.tracing.labels import FOREIGN, FOREIGN_KIND, Labels
 from lightning_plasticity.units.tracing.meeting import meet
-from lightning_plasticity.units.tracing.pairs import CONTEXT, DILUTED, PRODUCT, SUM, Manner, several
+from lightning_plasticity.units.tracing.pairs import PRODUCT, SUM, Manner, several
+from lightning_plasticity.units.tracing.why import ADDED, DILUTED, OUTPUT, SCALES
 
 NORM = Manner(adds=True, normalises=True)
 
@@ -21,16 +22,31 @@ def test_a_gate_for_many_units_is_context_and_the_units_remain():
     labels = Labels()
     units, gate = labels.fresh(3), labels.fresh(1)
     assert meet(labels, units, gate, PRODUCT).tolist() == units.tolist()
-    assert reason(labels, gate) == {CONTEXT}
+    assert reason(labels, gate) == {SCALES}
     assert reason(labels, units) == {""}
 
 
 def test_one_unit_added_to_many_spoils_all():
     labels = Labels()
     units, one = labels.fresh(3), labels.fresh(1)
-    assert meet(labels, units, one, SUM).tolist() == [FOREIGN] * 3
-    assert reason(labels, units) == {DILUTED}
-    assert reason(labels, one) == {CONTEXT}
+    lost = meet(labels, units, one, SUM)
+    assert labels.kind(lost).tolist() == [FOREIGN_KIND] * 3
+    assert (reason(labels, units), reason(labels, one)) == ({DILUTED}, {ADDED})
+
+
+def test_a_sum_in_which_units_were_lost_counts_as_foreign_and_remembers_them():
+    labels = Labels()
+    units, one, third = labels.fresh(3), labels.fresh(1), labels.fresh(3)
+    lost = meet(labels, units, one, SUM)
+    further = meet(labels, lost, torch.tensor([FOREIGN]), SUM)
+    assert labels.kind(further).tolist() == [FOREIGN_KIND] * 3
+    assert agree(labels, lost[:, None]).tolist() == [FOREIGN] * 3
+    assert mix(labels, torch.stack([lost[0], torch.tensor(FOREIGN)]), [0], "mixed").tolist() == [FOREIGN]
+    assert torch.equal(meet(labels, third, lost, PRODUCT), third)
+    labels.end(further)
+    labels.settle()
+    assert reason(labels, torch.cat([units, one])) == {OUTPUT}
+    assert reason(labels, third) == {""}
 
 
 def blend_of(labels: Labels, of: torch.Tensor) -> torch.Tensor:
@@ -71,7 +87,7 @@ def test_a_blend_that_scales_a_unit_and_is_read_elsewhere_spoils_what_it_is_made
     meet(labels, units, blend, PRODUCT)
     assert agree(labels, blend[:, None]).tolist() == [FOREIGN] * 3
     labels.settle()
-    assert reason(labels, own) == {CONTEXT if soft else DILUTED}
+    assert reason(labels, own) == {DILUTED}
     assert reason(labels, units) == {""}
 
 
@@ -109,7 +125,7 @@ def test_a_norm_gives_a_blend_up_and_is_applied_to_what_is_foreign():
     mean = mix(labels, blend, [0], "mixed", statistic=True)
     assert meet(labels, blend, mean, NORM).tolist() == [FOREIGN] * 3
     labels.settle()
-    assert reason(labels, own) == {CONTEXT}
+    assert reason(labels, own) == {DILUTED}
 
 
 def test_of_two_contexts_the_one_that_scales_a_unit_of_its_own_belongs_to_it():
@@ -118,7 +134,7 @@ def test_of_two_contexts_the_one_that_scales_a_unit_of_its_own_belongs_to_it():
     gate = meet(labels, step[:, None], state[None], PRODUCT)
     assert meet(labels, units[:, None], gate, PRODUCT).tolist() == units[:, None].expand(3, 2).tolist()
     assert torch.equal(labels.find(step), labels.find(units))
-    assert (reason(labels, state), reason(labels, step)) == ({CONTEXT}, {""})
+    assert (reason(labels, state), reason(labels, step)) == ({SCALES}, {""})
 
 
 @pytest.mark.parametrize("manner", [PRODUCT, SUM])
@@ -133,14 +149,14 @@ def test_a_parameter_for_all_units_is_dropped_and_harms_none():
     labels = Labels()
     units, slope = labels.fresh(3), labels.fresh(1, soft=True)
     assert meet(labels, units, slope, PRODUCT).tolist() == units.tolist()
-    assert (reason(labels, slope), reason(labels, units)) == ({CONTEXT}, {""})
+    assert (reason(labels, slope), reason(labels, units)) == ({SCALES}, {""})
 
 
 def test_a_large_table_of_parameters_that_meets_foreign_data_is_dropped():
     labels = Labels()
     table = labels.fresh(2**14 + 1, soft=True)
     assert meet(labels, torch.tensor([FOREIGN]), table, PRODUCT).unique().tolist() == [FOREIGN]
-    assert reason(labels, table) == {CONTEXT}
+    assert reason(labels, table) == {DILUTED}
 
 
 @pytest.mark.parametrize(("manner", "open_at_zero"), [(SUM, True), (PRODUCT, False)])

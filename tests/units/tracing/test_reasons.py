@@ -30,8 +30,8 @@ CASES = [
     ("recurrent_cells", "layer.0", "it is recurrent (GRUCell)", "Nothing needs to be done"),
     ("recurrent_cells", "layer.1", "it is recurrent (LSTMCell)", "Nothing needs to be done"),
     ("recurrence_by_hand", "step", "it is recurrent", ""),
-    ("tied_embedding", "embed", "its weight is used in two orientations (tied weights)", "a weight of its own"),
-    ("autoencoder_with_tied_weights", "encoder", "tied weights", "a weight of its own"),
+    ("tied_embedding", "embed", "its weight is tied: its rows are columns in another place", "a weight of its own"),
+    ("autoencoder_with_tied_weights", "encoder", "is tied", "a weight of its own"),
     ("frozen_part", "0", "its weight is frozen (requires_grad=False)", "Set requires_grad=True"),
     ("leaves_torch", "2", "its values leave torch", "Keep the computation in PyTorch"),
     ("branch_on_the_data", "narrow", "met no activation on the example", "Pass an example that uses it"),
@@ -84,7 +84,7 @@ def frozen_reader() -> nn.Module:
 OF_CHAINS = {
     "drop_connect": (
         Chain(weights=lambda weight, training: F.dropout(weight, 0.5, training)),
-        "b", "used as it is in one place (or mode) and changed before it is used in another (mul)", "nn.Dropout behind",
+        "b", "in one place (or mode) and changed before it is used in another, by mul", "nn.Dropout behind",
     ),
     "softmax": (Chain(lambda x: x.softmax(-1)), "a", "made of several units at once (softmax)", ""),
     "frozen_reader": (frozen_reader(), "a", "b.weight reads it and is frozen", "on the weight that reads it"),

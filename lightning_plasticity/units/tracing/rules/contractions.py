@@ -21,11 +21,10 @@ from lightning_plasticity.units.tracing.rules.call import Call
 from lightning_plasticity.units.tracing.rules.pointwise import aligned, with_parameters
 from lightning_plasticity.units.tracing.rules.registry import Labelling, rule
 from lightning_plasticity.units.tracing.shadow import regroup
+from lightning_plasticity.units.tracing.why import COMBINED, MATCHED
 
 if TYPE_CHECKING:
     from lightning_plasticity.units.tracing.execution import Execution
-
-MATCHED = "it is compared with another activation (like a query or key)"
 
 
 def contract(run: Execution, a: Tensor, b: Tensor, spec: str) -> Tensor | None:
@@ -140,7 +139,7 @@ def embedding(run: Execution, call: Call) -> Labelling:
     run.spoil(run.of(indices), "it is used as an index")
     letters = "abcdefg"[: indices.ndim]
     if not run.is_weight(table):
-        labels = run.mix(run.of(table), [0], MATCHED)
+        labels = run.mix(run.of(table), [0], COMBINED)
         return _arrange(labels, "kr", letters + "r")
     run.read_columns(table, [0], torch.full((1, 1), NOBODY), indices)
     return _arrange(run.write_rows(table, [1], [0]), "kr", letters + "r")
@@ -181,7 +180,7 @@ def _split_contract(run: Execution, weight: Tensor, x: Tensor, split: list[int],
 
 def _depthwise(run: Execution, x: Tensor, weight: Tensor, channel: int) -> Tensor | None:
     """Pass channels on; every channel's own kernel joins it. Space is mixed."""
-    labels = run.mix(run.of(x), list(range(channel + 1, x.ndim)), MATCHED)
+    labels = run.mix(run.of(x), list(range(channel + 1, x.ndim)), COMBINED)
     own = run.of(weight, "carried")
     if own is None or labels is None:
         return labels

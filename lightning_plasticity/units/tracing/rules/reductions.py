@@ -12,11 +12,10 @@ from lightning_plasticity.units.tracing.rules.call import Call
 from lightning_plasticity.units.tracing.rules.pointwise import pointwise
 from lightning_plasticity.units.tracing.rules.registry import Labelling, rule, rule_for_tag
 from lightning_plasticity.units.tracing.rules.vanishing import shifted
+from lightning_plasticity.units.tracing.why import COMBINED
 
 if TYPE_CHECKING:
     from lightning_plasticity.units.tracing.execution import Execution
-
-COMBINED = "a number computed from several units at once acts on other units"
 
 
 def _dims(given: Any, ndim: int) -> list[int]:

@@ -22,5 +22,7 @@ def unknown(run: Execution, call: Call) -> Labelling:
     found = [labels.reshape(-1) for t in call.inputs if (labels := run.of(t)) is not None]
     if not found:
         return [None] * len(call.outs)
-    mixed = run.mix(torch.cat(found), [0], f"operation {call.name!r} has no rule, so it may mix them")
+    why = f"operation {call.name!r} has no rule, so it may mix them"
+    run.labels.opaque.add(run.labels.code(why))
+    mixed = run.mix(torch.cat(found), [0], why)
     return [None if mixed is None else mixed.reshape([1] * t.ndim) for t in call.outs]

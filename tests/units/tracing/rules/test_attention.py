@@ -8,7 +8,7 @@ from support.labelled import Bench
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lightning_plasticity.units.tracing.rules.contractions import MATCHED
+from lightning_plasticity.units.tracing.why import MATCHED
 
 
 @pytest.mark.parametrize("backend", [SDPBackend.MATH, SDPBackend.FLASH_ATTENTION])
