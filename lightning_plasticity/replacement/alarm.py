@@ -43,9 +43,9 @@ class Alarm:
             return
         self._has_told_of_layers = True
         warnings.warn(
-            f"{name!r} runs, but did not on the example on which units were found: its own units are not known, and if it "
-            "reads others, a replacement of those is not silent for it. Let the example run every branch of the model: "
-            "pass a function, such as `lambda: [model(x, task) for task in tasks]`.",
+            f"{name!r} runs, but did not on the example on which units were found: its own units are not known, and if "
+            "it reads others, a replacement of those is not silent for it. Let the example run every branch of the "
+            "model: pass a function, such as `lambda: [model(x, task) for task in tasks]`.",
             stacklevel=3,
         )
 
