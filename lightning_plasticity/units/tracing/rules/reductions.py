@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lightning_plasticity.units.statistics import has_statistics
 from lightning_plasticity.units.tracing.labels import foreign
 from lightning_plasticity.units.tracing.rules.call import Call
 from lightning_plasticity.units.tracing.rules.pointwise import pointwise
@@ -30,12 +31,12 @@ def _dims(given: Any, ndim: int) -> list[int]:
     "mode kthvalue count_nonzero linalg_vector_norm aminmax nansum"
 )
 def reduction(run: Execution, call: Call) -> Labelling:
-    """Combine along the reduced dimensions, which may disappear."""
+    """Combine along the reduced dimensions, which may disappear; statistics are those that a proof can hold still."""
     x = call.args[0]
     if isinstance(call.bound.get("other"), Tensor):  # max and min of two tensors are element-wise
         return pointwise(run, call)
     dims = _dims(call.bound.get("dim"), x.ndim)
-    labels = run.mix(run.of(x), dims, COMBINED, statistic=True)
+    labels = run.mix(run.of(x), dims, COMBINED, statistic=has_statistics(call.func, call.args))
     if labels is None:
         return [None] * len(call.outs)
     reduced = labels.reshape([n for d, n in enumerate(labels.shape) if d not in dims])
