@@ -104,17 +104,25 @@ def _acting(box: Sandbox, groups: Sequence[UnitGroup], before: Sequence[Tensor])
 
     effects(box, note)
     acting = {name: acts.nonzero()[:, 0] for name, acts in found.items()}
-    for group in groups:
-        if group.name not in acting:
-            tried = box.choose(group.size, 2 * _PAIRS)
-            acting[group.name] = tried[[_acts(box, group, unit[None], before) for unit in tried]]
+    tried = {group: box.choose(group.size, 2 * _PAIRS) for group in groups if group.name not in acting}
+    loud = blamed(_unchanged(before), box, [*tried.items()])
+    for group, units in tried.items():
+        if group.name in loud:
+            units = units[[bool(_unchanged(before)(box, [(group, unit[None])])) for unit in units]]
+        acting[group.name] = units if group.name in loud else units[:0]
     return acting
 
 
-def _acts(box: Sandbox, group: UnitGroup, unit: Tensor, before: Sequence[Tensor]) -> bool:
-    with box.edited():
-        cut(box, [(group, unit)])
-        return difference(before, box.run()) > box.tolerance
+def _unchanged(before: Sequence[Tensor]) -> Law:
+    """Return the law that the output is still ``before`` when nothing reads the units."""
+
+    def unchanged(box: Sandbox, chosen: Chosen) -> Problems:
+        with box.edited():
+            cut(box, chosen)
+            change = difference(before, box.run())
+        return about(chosen, "they act on the output") if change > box.tolerance else {}
+
+    return unchanged
 
 
 def _pairs(units: Tensor) -> Tensor:
