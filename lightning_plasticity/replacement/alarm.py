@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import nn
 
 from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.replacement.watch import MOST_PASSES
@@ -24,7 +28,26 @@ class Alarm:
         self._taps = taps
         self._heard: set[int] = set()
         self._missed = [0] * len(taps)
-        self._has_told_of_passes = False
+        self._has_told_of_passes = self._has_told_of_layers = False
+
+    def woken(self, name: str, layer: nn.Module, args: tuple[Any, ...]) -> None:
+        """Warn, once, that a layer trains which did not run on the example, such as the head of another task.
+
+        Args:
+            name: Its dotted name.
+            layer: The layer.
+            args: What it is called with.
+        """
+        trains = layer.training and torch.is_grad_enabled()
+        if self._has_told_of_layers or torch.compiler.is_compiling() or not trains:
+            return
+        self._has_told_of_layers = True
+        warnings.warn(
+            f"{name!r} runs, but did not on the example on which units were found: its own units are not known, and if "
+            "it reads others, a replacement of those is not silent for it. Let the example run every branch of the "
+            "model: pass a function, such as `lambda: [model(x, task) for task in tasks]`.",
+            stacklevel=3,
+        )
 
     def unstepped(self) -> None:
         """Warn, once, that the model runs and runs, but no optimizer that is known steps."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from lightning_plasticity.replacement.alarm import Alarm
 from lightning_plasticity.replacement.memory import Memory
@@ -20,13 +21,17 @@ class Observation:
     Args:
         memory: The memory of all groups, into which the statistics add.
         statistics: What is measured.
+        idle: Layers that are not expected to run, by name: nobody knows which units they read.
     """
 
-    def __init__(self, memory: Memory, statistics: Sequence[Statistic]) -> None:
-        self.memory = memory
+    def __init__(
+        self, memory: Memory, statistics: Sequence[Statistic], idle: Sequence[tuple[str, nn.Module]] = ()
+    ) -> None:
+        self.memory, self._idle = memory, idle
         self._alarm = Alarm([group.tap for group in memory.groups])
         self._watches = [_watch(memory, i, statistics, self._alarm) for i in range(len(memory.groups))]
         self._writers = [group.incoming[0] for group in memory.groups]
+        self._handles: list[RemovableHandle] = []
         weighed = [name for name, spec in memory.fields.items() if spec.holds == "outgoing magnitude"]
         self._outgoing = [OutgoingMagnitudes(memory, name) for name in weighed]
 
@@ -36,9 +41,14 @@ class Observation:
         for watch in self._watches:
             if watch is not None:
                 watch.attach()
+        self._handles = [
+            layer.register_forward_pre_hook(partial(self._alarm.woken, name)) for name, layer in self._idle
+        ]
 
     def detach(self) -> None:
         """Stop observing."""
+        while self._handles:
+            self._handles.pop().remove()
         for watch in self._watches:
             if watch is not None:
                 watch.detach()

@@ -113,7 +113,7 @@ class UnitReplacer:
         seed = int(torch.initial_seed() if seed is None else seed) % 2**64
         self.generator = torch.Generator().manual_seed(agree(seed, self._device))
         self.listeners: list[Listener] = []
-        self._observation = Observation(self.memory, self._statistics)
+        self._observation = Observation(self.memory, self._statistics, self.links.idle)
         self._handles: list[RemovableHandle] = []
 
     def use(self, optimizer: Optimizer | Sequence[Optimizer]) -> None:

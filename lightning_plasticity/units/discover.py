@@ -22,6 +22,7 @@ from lightning_plasticity.units.tracing.grouping import groups_of
 from lightning_plasticity.units.tracing.labels import Labels
 from lightning_plasticity.units.tracing.reasons import branching, left_out
 from lightning_plasticity.units.tracing.rules import label_step
+from lightning_plasticity.units.tracing.source import Source
 from lightning_plasticity.units.tracing.sources import Sources, expected_labels
 from lightning_plasticity.units.tracing.trace import check_complete, run_under_labels
 from lightning_plasticity.units.tracing.verdict import Verdict
@@ -105,7 +106,8 @@ def discover_units(
         groups = [group for group in certain if residual == "group" or not group.residual]
         streams = [group for group in certain if group not in groups]
         skipped = (*left_out(verdict, groups, streams), *uncertain.values())
-    return UnitMap(model, tuple(groups), skipped)
+        idle = _idle(verdict.run)
+    return UnitMap(model, tuple(groups), skipped, idle=idle)
 
 
 def _settled(
@@ -136,11 +138,23 @@ def _settled(
     return verdict
 
 
+def _is_used(source: Source) -> bool:
+    return bool(source.orientations or source.elementwise or source.fault or source.used_by or source.undivided)
+
+
+def _idle(run: Execution) -> tuple[str, ...]:
+    """Return the layers that have weights, none of which was used."""
+    weights = [source for source in run.sources.all if source.is_parameter]
+    used = {source.module for source in weights if _is_used(source)}
+    of_layers = [source for source in weights if source.tensor.ndim > 1 and source.module not in used]
+    return tuple(dict.fromkeys(run.frames.names[source.module] for source in of_layers))
+
+
 def _refuse_strange(run: Execution, model: nn.Module) -> None:
     """Refuse a run that uses no weight of the model: it was that of another model, or of none."""
     weights = [source for source in run.sources.all if source.is_parameter]
-    is_used = any(source.orientations or source.elementwise or source.fault for source in weights)
-    if weights and not (is_used or run.tape.steps or run.decides):  # the last: of a branch that saw no sample
+    is_used = any(map(_is_used, weights)) or bool(run.tape.steps)
+    if weights and not (is_used or run.decides):  # the latter: of a branch that saw no sample
         raise UnsupportedModelError(
             f"a run in which none of the {len(weights)} parameters of {type(model).__name__} was used: "
             f"{', '.join(together(source.layer for source in weights))} did not run",

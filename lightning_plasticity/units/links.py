@@ -8,11 +8,15 @@ from torch import Tensor, nn
 
 from lightning_plasticity.errors import StateMismatchError
 from lightning_plasticity.units.group import UnitGroup
+from lightning_plasticity.units.naming import modules_by_name
 from lightning_plasticity.units.unit_map import UnitMap
 
 
 class Links:
     """Remembers under which names the layers of a map hang in their model; an exchanged one no longer does.
+
+    Attributes:
+        idle: The layers that did not run on the example, with their names.
 
     Args:
         units: The map. Groups without one know of no model, so that nothing is ever noticed of them.
@@ -35,6 +39,7 @@ class Links:
         self._layers: list[tuple[nn.Module, str, nn.Module]] = []
         self._weights: list[tuple[nn.Module, str, Tensor]] = []
         self._look()
+        self.idle = [] if self._unit_map is None else _idle(self._unit_map)
 
     def check(self) -> bool:
         """Refuse to go on if a layer, or a weight of one, is no longer part of the model.
@@ -80,6 +85,11 @@ def _layers(units: UnitMap) -> list[tuple[nn.Module, str, nn.Module]]:
                 links.append((parent, name, child))
                 needed.add(parent)
     return links
+
+
+def _idle(units: UnitMap) -> list[tuple[str, nn.Module]]:
+    modules = modules_by_name(units.model)
+    return [(name, modules[name]) for name in units.idle if name in modules]
 
 
 def _weights(units: UnitMap) -> list[tuple[nn.Module, str, Tensor]]:

@@ -40,6 +40,7 @@ class UnitMap(Bound):
         groups: The groups, in the order in which the model computes them.
         skipped: The layers that were left alone, each with its reason.
         shapes: The shape of every parameter of the model by dotted name; default: as they are now.
+        idle: Dotted names of layers of which no weight was used on the example: nobody knows what they read.
 
     Example:
         >>> import pickle
@@ -57,6 +58,7 @@ class UnitMap(Bound):
     groups: tuple[UnitGroup, ...]
     skipped: tuple[Skipped, ...] = ()
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    idle: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Note which parameters the model has, so that :meth:`update` knows what is new."""
@@ -149,7 +151,7 @@ class UnitMap(Bound):
                 "Run `discover_units(model, example_inputs)` again: groups that are still there keep their names",
             )
         groups = tuple(group.bound_to(modules) for group in self.groups)
-        return UnitMap(model, groups, self.skipped, shapes)
+        return UnitMap(model, groups, self.skipped, shapes, self.idle)
 
     def select(self, include: Patterns = None, exclude: Patterns = None) -> UnitMap:
         """Return the map restricted to groups whose name matches.

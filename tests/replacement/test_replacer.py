@@ -169,7 +169,8 @@ def test_units_of_an_unused_branch_do_not_age():
     names = [group.name for group in replacer.groups]
     train(model, optimizer, data(4))
     model.use_b = False
-    train(model, optimizer, data(5))
+    with pytest.warns(UserWarning, match="'a' runs, but did not on the example"):
+        train(model, optimizer, data(5))
     assert replacer.ages[names.index("b")].step == 4
     assert replacer.ages[names.index("stem")].step == 9
 
@@ -680,3 +681,47 @@ def test_weights_that_were_exchanged_are_followed_if_an_optimizer_has_them_and_r
     model.load_state_dict(snapshot(model), assign=True)
     with pytest.raises(UnsupportedModelError, match=r"'0': 'its incoming weights belong to no optimizer'.*not trained"):
         train(model, optimizer, data(1))
+
+
+class Heads(nn.Module):
+    """A body and a head for every task."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(6, 8), nn.ReLU())
+        self.heads = nn.ModuleList([nn.Linear(8, 3) for _ in range(2)])
+        self.task = 0
+
+    def forward(self, x):
+        return self.heads[self.task](self.body(x))
+
+    def all(self, x):
+        return [head(self.body(x)) for head in self.heads]
+
+
+def test_a_head_that_did_not_run_on_the_example_is_warned_about_when_it_trains():
+    model, x = Heads(), torch.randn(2, 6)
+    units, optimizer = discover_units(model, x), sgd(model)
+    assert units.idle == units.update(model).idle == ("heads.1",)
+    with UnitReplacer(method(), units, optimizer):
+        train(model, optimizer, data(2))
+        model.task = 1
+        with torch.no_grad():
+            model(x)
+        model.eval()(x)
+        model.train()
+        with pytest.warns(UserWarning, match=r"'heads\.1' runs, but did not on the example.*every branch.*function"):
+            train(model, optimizer, data(1))
+        train(model, optimizer, data(1))  # warnings are errors here
+    assert not hooks(model, optimizer)
+
+
+def test_no_head_is_warned_about_if_all_of_them_ran_on_the_example():
+    model, x = Heads(), torch.randn(2, 6)
+    units, optimizer = discover_units(model, lambda: model.all(x)), sgd(model)
+    assert units.idle == ()
+    assert [slot.path for slot in units["body.0"].outgoing] == ["heads.0.weight", "heads.1.weight"]
+    with UnitReplacer(method(), units, optimizer):
+        for task in (0, 1):
+            model.task = task
+            train(model, optimizer, data(3))
