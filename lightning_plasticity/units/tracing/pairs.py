@@ -173,7 +173,7 @@ def _foreign_and_hard(labels: Labels, other: Tensor, unit: Tensor, manner: Manne
 
 
 def _foreign_and_blend(labels: Labels, other: Tensor, blend: Tensor, manner: Manner) -> Tensor:
-    """Leave the blend: it has something foreign in it already."""
+    """Leave the blend, which has something foreign in it already."""
     return blend
 
 
