@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
+from typing import NamedTuple
+
+from torch import Tensor
 
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.proof.comparison import as_real, difference
@@ -17,9 +20,18 @@ _SCALES = (1.0, 10.0)
 _TRIED = 6
 
 
-def unneeded(
-    box: Sandbox, groups: Sequence[UnitGroup], modes: Sequence[bool]
-) -> tuple[list[UnitGroup], dict[str, list[Slot]]]:
+class Unneeded(NamedTuple):
+    """Groups that do not matter, and by name of the group outgoing slots that do not read its units.
+
+    Of ``inert`` slots this cannot be told: no entry of their weight acts on the output, though it is computed from it.
+    """
+
+    groups: list[UnitGroup]
+    slots: dict[str, list[Slot]]
+    inert: dict[str, list[Slot]]
+
+
+def unneeded(box: Sandbox, groups: Sequence[UnitGroup], modes: Sequence[bool]) -> Unneeded:
     """Return the groups that do not matter, and for each group the outgoing slots that do not read its units.
 
     One backward pass gives the derivative of the output with respect to every entry of every slot. Where one is not
@@ -27,7 +39,7 @@ def unneeded(
     an outgoing slot on which the output depends reads the units. Where all are zero with several sets of weights (dead
     units, a step function, a model that cannot be differentiated), the slots are changed and the model is run. A slot
     may be read with some weights only (that of an expert), or in one mode only (that of an auxiliary head); that is
-    enough.
+    enough. Of a weight whose result is thrown away it cannot be told what it reads.
 
     Args:
         box: The model; its weights are redrawn if need be, and stay so.
@@ -35,8 +47,10 @@ def unneeded(
         modes: The modes to try, ``training`` or not.
 
     Returns:
-        The groups, and the slots by name of the group.
+        The groups and slots that are not needed.
     """
+    acting: set[int] = set()
+    resting: set[int] = set()
     idle, vain = list(groups), {group.name: list(group.outgoing) for group in groups}
     for draw in range(_DRAWS):
         if not idle and not any(vain.values()):
@@ -45,7 +59,7 @@ def unneeded(
             box.redraw_weights()
         for training in modes:
             box.training = training
-            act = _acting(box, [*chain.from_iterable(group.slots for group in groups)])
+            act = _acting(box, [*chain.from_iterable(group.slots for group in groups)], acting, resting)
             idle = [group for group in idle if not any(id(slot) in act for slot in group.incoming + group.norms)]
             vain = {name: [slot for slot in slots if id(slot) not in act] for name, slots in vain.items()}
     for training in modes:
@@ -53,13 +67,23 @@ def unneeded(
         idle = [group for group in idle if not _is_sensitive(box, group)]
         vain = {group.name: [slot for slot in vain[group.name] if not _is_needed(box, group, slot)] for group in groups}
     box.training = False
-    return idle, vain
+    inert = {name: [slot for slot in slots if id(slot.tensor) in resting - acting] for name, slots in vain.items()}
+    vain = {name: [slot for slot in slots if slot not in inert[name]] for name, slots in vain.items()}
+    return Unneeded(idle, vain, inert)
 
 
-def _acting(box: Sandbox, slots: Sequence[Slot]) -> set[int]:
-    """Return the ``id`` of all slots of which some entry changes the output, to first order."""
+def _acting(box: Sandbox, slots: Sequence[Slot], acting: set[int], resting: set[int]) -> set[int]:
+    """Return the ``id`` of all slots of which some entry changes the output, to first order.
+
+    Those of tensors are added to ``acting`` or ``resting``, by whether any of their entries has a derivative.
+    """
     found, listener = largest(slots)
-    differentiable = effects(box, listener)
+
+    def note(tensor: Tensor, effect: Tensor) -> None:
+        (acting if effect.any() else resting).add(id(tensor))
+        listener(tensor, effect)
+
+    differentiable = effects(box, note)
     return {slot for slot, effect in found.items() if effect > box.tolerance} if differentiable else set()
 
 

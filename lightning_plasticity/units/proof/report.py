@@ -25,7 +25,8 @@ class UnitProof:
         modes: The modes in which the model could run and independence was checked.
         independent: With nothing reading them, redrawn units do not reach the output.
         sensitive: With everything in place, they do.
-        minimal: Each outgoing slot is needed.
+        minimal: Each outgoing slot is needed; None if one is of a weight that acts on nothing, like one whose result is
+            thrown away.
         exclusive: The outgoing slots read nothing but the units; None if the units are never silent and have no tap.
         complete: No entry of the units was forgotten; None if fewer than two units act on the output, and if no two
             units that were tried could be exchanged, but are coupled or cannot be differentiated.
@@ -39,7 +40,7 @@ class UnitProof:
     modes: tuple[str, ...]
     independent: bool = True
     sensitive: bool = True
-    minimal: bool = True
+    minimal: bool | None = True
     exclusive: bool | None = True
     complete: bool | None = True
     tapped: bool | None = True
@@ -48,8 +49,8 @@ class UnitProof:
     @property
     def proven(self) -> bool:
         """Whether all laws hold, as far as they apply."""
-        units = self.independent and self.sensitive and self.minimal and self.exclusive is True
-        return units and self.complete is not False and self.tapped is not False
+        units = self.independent and self.sensitive and self.exclusive is True
+        return units and False not in (self.minimal, self.complete, self.tapped)
 
     @property
     def refuted(self) -> bool:

@@ -7,7 +7,8 @@ For a unit with incoming and norm entries ``a`` and outgoing entries ``w``, the 
   setting them to zero removes this unit and nothing else; or, for a unit that is never silent (a cosine), the tap shows
   a constant that does not depend on any input or on any other weight;
 * *sensitivity*: ``f(a, w) != f(a', w)``: the unit does matter;
-* *minimality*: ``f`` depends on the entries in each outgoing slot: with exclusivity, each slot reads the unit;
+* *minimality*: ``f`` depends on the entries in each outgoing slot: with exclusivity, each slot reads the unit; of a
+  weight no entry of which acts, as its result is thrown away, this can be neither shown nor refuted;
 * *completeness*: units that exchange all their entries leave the output as it is, so none was forgotten; or, where
   units differ in place, no entry that is said to write no unit acts through one unit alone. Of coupled units that
   cannot be exchanged, and where fewer than two units act, this can be neither shown nor refuted: they count as proven
@@ -184,10 +185,13 @@ def _prove_need(box: Sandbox, unit_map: UnitMap, modes: Sequence[bool], proofs: 
     for group in unit_map:
         for problem in disjoint(box, group):
             proofs[group.name].refute("exclusive", problem)
-    idle, vain = unneeded(box, unit_map.groups, modes)
-    for group in idle:
+    needless = unneeded(box, unit_map.groups, modes)
+    for group in needless.groups:
         proofs[group.name].refute("sensitive", "redrawn, the units do not change the output")
-    for name, slots in vain.items():
+    for name, slots in needless.inert.items():
+        for slot in slots:
+            proofs[name].refute("minimal", f"{slot.path} acts on nothing, so it does not show what it reads", None)
+    for name, slots in needless.slots.items():
         for slot in slots:
             proofs[name].refute("minimal", f"{slot.path} does not read the units")
 

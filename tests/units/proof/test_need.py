@@ -26,6 +26,25 @@ def test_a_reader_whose_result_nobody_uses_is_not_needed() -> None:
     assert proof.problems == ["unused.weight does not read the units"]
 
 
+def test_of_a_reader_whose_result_is_thrown_away_it_cannot_be_told_what_it_reads() -> None:
+    class Wasteful(Network):
+        def __init__(self) -> None:
+            super().__init__()
+            self.waste = nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden = torch.relu(self.norm(self.first(x)))
+            needed, _ = torch.cat([self.second(hidden) + self.third(hidden).sum(), self.waste(hidden)], -1).split(5, -1)
+            return needed + self.beside(x)
+
+    model = Wasteful()
+    right = group_of(model)
+    proof = prove(model, replace(right, outgoing=(*right.outgoing, slot(model, "waste.weight", 1))))["first"]
+    assert proof.minimal is None
+    assert proof.proven
+    assert proof.problems == ["waste.weight acts on nothing, so it does not show what it reads"]
+
+
 def test_units_that_do_not_matter_are_not_sensitive() -> None:
     class Idle(Network):
         def forward(self, x: Tensor) -> Tensor:
