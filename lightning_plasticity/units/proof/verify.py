@@ -66,8 +66,8 @@ def verify_units(
     The model computes in double precision; two outputs are equal if they differ by at most 1e-9 of the largest. What
     holds of units holds with any weights, so they are redrawn many times (at first they are its own, slightly moved,
     and random ones where they are zero), and no initialisation hides anything. The model runs 63 times as a rule,
-    however many groups there are: about 110 times if some are coupled and some are not, 150 to 300 where units differ in
-    place (grouped convolutions), and more often where groups have fewer than four units, or where it finds a mistake.
+    however many groups there are: about 110 times if some are coupled and some are not, 150 to 300 where units differ
+    in place (grouped convolutions), more where groups have fewer than four units, or where it finds a mistake.
     ``lightning_plasticity.units.proof.verify`` says what exactly is shown.
 
     Note:
