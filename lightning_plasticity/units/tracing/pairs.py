@@ -111,10 +111,11 @@ def _soft_and_hard(labels: Labels, soft: Tensor, hard: Tensor, manner: Manner) -
 
 
 def _soft_and_soft(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
-    """Unify soft labels that meet one-to-one, unless each of them has joined a unit of its own."""
+    """Unify soft labels, also several with one, unless units of their own would become one or all meet all."""
     rp, rq = labels.find(p), labels.find(q)
-    many = several(rp, rq) | several(rq, rp)
-    joins = (rp == rq) | ~(many | (labels.has_row[rp] & labels.has_row[rq]))
+    many_p, many_q = several(rp, rq), several(rq, rp)
+    units = torch.where(many_p | many_q, labels.has_row[rp] | labels.has_row[rq], labels.has_row[rp] & labels.has_row[rq])
+    joins = (rp == rq) | ~((many_p & many_q) | units)
     labels.spoil(torch.cat([p[~joins], q[~joins]]), _beside_several(manner))
     result = torch.zeros_like(p)
     if joins.any():

@@ -119,6 +119,15 @@ class Source:
         self.elementwise, self.recurrent, self.shown = False, False, False
         self.fault, self.factor, self.undivided, self.changed = "", "", "", ""
 
+    def own_type(self, view: Tensor) -> Tensor:
+        """Return a view of the tensor as one of its own numbers: of complex ones as pairs, along a last dimension."""
+        if view.dtype == self.tensor.dtype:
+            return view
+        if view.is_complex() and not view.is_conj() and view.element_size() == 2 * self.tensor.element_size():
+            return torch.view_as_real(view)
+        self.fault = "is read as another type"
+        return view
+
     def own_shape(self, view: Tensor, labels: Tensor, missing: int = 0) -> Tensor:
         """Translate compact labels of a view of the tensor to compact labels of the tensor itself.
 

@@ -40,7 +40,7 @@ def with_parameters(run: Execution, labels: Tensor, own: Tensor, manner: Manner)
 
 @rule_for_tag("pointwise")
 @rule(
-    "masked_fill where native_dropout _prelu_kernel _to_copy clone isnan nan_to_num hardswish hardsigmoid "
+    "masked_fill where native_dropout _prelu_kernel _to_copy clone isnan nan_to_num hardswish hardsigmoid complex "
     "binary_cross_entropy_with_logits"
 )
 def pointwise(run: Execution, call: Call) -> Labelling:

@@ -45,7 +45,7 @@ def reduction(run: Execution, call: Call) -> Labelling:
 
 @rule(
     "_softmax _log_softmax _safe_softmax softmax log_softmax cumsum cumprod logcumsumexp sort topk cummax cummin "
-    "argsort renorm"
+    "argsort renorm _fft_r2c _fft_c2c _fft_c2r"
 )
 def along(run: Execution, call: Call) -> Labelling:
     """Let every result along a dimension depend on everything along it."""
@@ -60,7 +60,8 @@ def along(run: Execution, call: Call) -> Labelling:
 
 @rule(
     "nll_loss_forward nll_loss2d_forward mse_loss smooth_l1_loss huber_loss binary_cross_entropy "
-    "soft_margin_loss multi_margin_loss multilabel_margin_loss_forward _ctc_loss dot"
+    "soft_margin_loss multi_margin_loss multilabel_margin_loss_forward _ctc_loss dot "
+    "affine_grid_generator"
 )
 def loss(run: Execution, call: Call) -> Labelling:
     """Combine everything into a number."""
