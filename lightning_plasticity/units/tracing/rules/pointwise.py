@@ -29,11 +29,14 @@ def aligned(labels: Tensor | None, ndim: int) -> Tensor | None:
 
 def with_parameters(run: Execution, labels: Tensor, own: Tensor, manner: Manner) -> Tensor | None:
     """Return ``labels`` after each met the labels of several parameters, which lie along a further dimension."""
-    met = run.meet(labels[..., None], own, manner)
-    if met is not None and met.stride(-1) == 0:  # as a rule: all of them have joined
-        return met[..., 0]
     result: Tensor | None = None
-    for each in () if met is None else met.unbind(-1):
+    if bool(run.labels.soft[labels].all()):  # parameters join parameters one after the other
+        result, met = labels, own
+    else:
+        met = run.meet(labels[..., None], own, manner)
+        if met.stride(-1) == 0:  # as a rule: all of them have joined
+            return met[..., 0]
+    for each in met.unbind(-1):
         result = run.meet(result, each, manner)
     return result
 
