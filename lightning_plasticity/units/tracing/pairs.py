@@ -96,15 +96,21 @@ def _hard_and_hard(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tens
 
 
 def _soft_and_hard(labels: Labels, soft: Tensor, hard: Tensor, manner: Manner) -> Tensor:
-    """Let each soft label join the one unit that it meets; those that meet several are dropped."""
+    """Let each soft label join the one unit that it meets; those that meet several are dropped.
+
+    In a sum that would lose the units, so several units to which one soft label is added become one.
+    """
     root, other = labels.find(soft), labels.find(hard)
-    joins = (root == other) | ~(several(root, other) | labels.has_row[root])
+    alike = manner.adds and bool((root == root[0]).all())  # one number for all is a part of the activation function
+    elsewhere = labels.has_row[root] | several(root, other)
+    joins = (root == other) | ~(elsewhere & several(other, root) if manner.adds and not alike else elsewhere)
     labels.unify(soft[joins], hard[joins])
     if joins.all():
         return hard
     labels.spoil(soft[~joins], _beside_several(manner))
-    if not manner.adds or bool((root == root[0]).all()):  # one number for all is a part of the activation function
+    if not manner.adds or alike:
         return hard
+    labels.spoil_units(root[~joins], ADDED)
     result = hard.clone()
     result[~joins] = labels.blend(hard[~joins], [hard[~joins]], DILUTED)
     return result

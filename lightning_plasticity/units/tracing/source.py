@@ -42,7 +42,6 @@ class Source:
         used_by: The module that uses a weight computed from it; empty if it is used itself.
         factor: The operations that compute a weight from it; empty if it is used itself.
         undivided: Why the rows of that weight do not belong to entries of it; empty if they do.
-        changed: By what it is changed before some of its uses, while it is used as it is in others.
     """
 
     path: str
@@ -62,7 +61,6 @@ class Source:
     used_by: str = ""
     factor: str = ""
     undivided: str = ""
-    changed: str = ""
 
     @property
     def layer(self) -> str:
@@ -117,7 +115,7 @@ class Source:
         self.orientations.clear()
         self.calls.clear()
         self.elementwise, self.recurrent, self.shown = False, False, False
-        self.fault, self.factor, self.undivided, self.changed = "", "", "", ""
+        self.fault, self.factor, self.undivided = "", "", ""
 
     def own_type(self, view: Tensor) -> Tensor:
         """Return a view of the tensor as one of its own numbers: of complex ones as pairs, along a last dimension."""

@@ -110,6 +110,8 @@ class Verdict:
             if entry.role is None:
                 if entry.source.fault:
                     entry.owners = torch.zeros_like(entry.owners)
+                elif entry.source.orientations:
+                    self.decline(self._mask(entry.owners), f"{entry.source.path} {entry.source.problem}")
             else:
                 if problem := entry.source.problem:
                     of_reader = entry.role == "out" and problem == FROZEN

@@ -29,14 +29,10 @@ def aligned(labels: Tensor | None, ndim: int) -> Tensor | None:
 
 def with_parameters(run: Execution, labels: Tensor, own: Tensor, manner: Manner) -> Tensor | None:
     """Return ``labels`` after each met the labels of several parameters, which lie along a further dimension."""
-    result: Tensor | None = None
-    if bool(run.labels.soft[labels].all()):  # parameters join parameters one after the other
-        result, met = labels, own
-    else:
-        met = run.meet(labels[..., None], own, manner)
-        if met.stride(-1) == 0:  # as a rule: all of them have joined
-            return met[..., 0]
-    for each in met.unbind(-1):
+    if own.shape[:-1] == labels.shape and run.labels.adopt(own, labels[..., None]):  # as a rule
+        return labels
+    result: Tensor | None = labels
+    for each in own.unbind(-1):
         result = run.meet(result, each, manner)
     return result
 
