@@ -96,10 +96,7 @@ def _hard_and_hard(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tens
 
 
 def _soft_and_hard(labels: Labels, soft: Tensor, hard: Tensor, manner: Manner) -> Tensor:
-    """Let each soft label join the one unit that it meets; those that meet several are dropped.
-
-    In a sum that would lose the units, so several units to which one soft label is added become one.
-    """
+    """Let soft labels join the units that they meet; several units with one are one in a sum, and drop it otherwise."""
     root, other = labels.find(soft), labels.find(hard)
     alike = manner.adds and bool((root == root[0]).all())  # one number for all is a part of the activation function
     elsewhere = labels.has_row[root] | several(root, other)
@@ -120,7 +117,9 @@ def _soft_and_soft(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tens
     """Unify soft labels, also several with one, unless units of their own would become one or all meet all."""
     rp, rq = labels.find(p), labels.find(q)
     many_p, many_q = several(rp, rq), several(rq, rp)
-    units = torch.where(many_p | many_q, labels.has_row[rp] | labels.has_row[rq], labels.has_row[rp] & labels.has_row[rq])
+    units = torch.where(
+        many_p | many_q, labels.has_row[rp] | labels.has_row[rq], labels.has_row[rp] & labels.has_row[rq]
+    )
     joins = (rp == rq) | ~((many_p & many_q) | units)
     labels.spoil(torch.cat([p[~joins], q[~joins]]), _beside_several(manner))
     result = torch.zeros_like(p)

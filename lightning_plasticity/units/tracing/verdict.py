@@ -60,7 +60,8 @@ class Verdict:
         guilty = ids[real & (labels.reason[:n] != 0)]
         self.reason[self.unit[guilty]] = labels.reason[guilty]
         self.coupled = torch.zeros(units, dtype=torch.bool)
-        self.coupled[self.unit[real & labels.coupled[:n]]] = True
+        joined = labels.soft[:n] & (labels.reason[:n] == 0)  # such as queries that a norm acts on
+        self.coupled[self.unit[(real | joined) & labels.coupled[:n]]] = True
         self.summed = self._mask(self.unit[labels.summed[:n]])
         if not self.through_norms:
             self.decline(self.coupled & (self.reason == 0), "a normalisation layer lets its units influence each other")

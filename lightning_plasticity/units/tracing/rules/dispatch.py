@@ -102,7 +102,9 @@ _LAYERS = frozenset({"mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "convolutio
 
 
 def _is_weight_of(module: nn.Module, seen: Seen) -> bool:
-    return seen.source is not None and seen.source.is_parameter and seen.source.module is module and seen.tensor.ndim > 1
+    return (
+        seen.source is not None and seen.source.is_parameter and seen.source.module is module and seen.tensor.ndim > 1
+    )
 
 
 def _run_on_constant(run: Execution, call: Call, constant: Tensor) -> None:

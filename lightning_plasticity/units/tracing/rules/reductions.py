@@ -45,17 +45,27 @@ def reduction(run: Execution, call: Call) -> Labelling:
 
 @rule(
     "_softmax _log_softmax _safe_softmax softmax log_softmax cumsum cumprod logcumsumexp sort topk cummax cummin "
-    "argsort renorm _fft_r2c _fft_c2c _fft_c2r"
+    "argsort renorm"
 )
 def along(run: Execution, call: Call) -> Labelling:
     """Let every result along a dimension depend on everything along it."""
     x = call.args[0]
-    why = f"each of its numbers is made of several units at once ({call.name.strip('_')})"
     dims = _dims(call["dim"], x.ndim)
     if call.name == "renorm":  # what lies along this dimension is what is scaled, each as a whole
         dims = [d for d in range(x.ndim) if d not in dims]
-    labels = run.mix(run.of(x), dims, why)
+    labels = run.mix(run.of(x), dims, _comparing(call))
     return shifted(run, call, [labels] * len(call.outs))
+
+
+@rule("_fft_r2c _fft_c2c _fft_c2r")
+def spectrum(run: Execution, call: Call) -> Labelling:
+    """Let every result along a dimension depend on everything along it; being linear, it vanishes with that."""
+    x = call.args[0]
+    return run.mix(run.of(x), _dims(call["dim"], x.ndim), _comparing(call))
+
+
+def _comparing(call: Call) -> str:
+    return f"each of its numbers is made of several units at once ({call.name.strip('_')})"
 
 
 @rule(
