@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY, Labels
 from lightning_plasticity.units.tracing.pairs import several
-from lightning_plasticity.units.tracing.why import SHARED, SPREAD
+from lightning_plasticity.units.tracing.why import SCALES, SHARED, SPREAD
 
 
 def mix(labels: Labels, of: Tensor, dims: Sequence[int], why: str, *, statistic: bool = False) -> Tensor:
@@ -38,6 +38,9 @@ def mix(labels: Labels, of: Tensor, dims: Sequence[int], why: str, *, statistic:
     single = low >= roots.amax(1)
     result = _name(labels, rows)
     several = (~single).nonzero()[:, 0]
+    factor = _common_factor(labels, rows[several])
+    result[several] = factor
+    several = several[factor == NOBODY]
     if len(several):
         position = torch.arange(len(several))[:, None].expand(-1, rows.shape[1])
         codes = (position * labels.count + rows[several]).unique()  # type: ignore[no-untyped-call]
@@ -54,6 +57,28 @@ def _name(labels: Labels, rows: Tensor) -> Tensor:
     if uneven.any():
         keys = rows[uneven] + labels.count * labels.rank(rows[uneven], adds=True) * (rows[uneven] != NOBODY)
         result[uneven] = keys.amax(1) % labels.count
+    return result
+
+
+def _common_factor(labels: Labels, rows: Tensor) -> Tensor:
+    """Return of each row, if its numbers are products of one unit and of others, the label of the one; else nobody.
+
+    The others scale it: their sum with a factor of its own each vanishes with the one.
+    """
+    result = torch.zeros(len(rows), dtype=torch.long)
+    there = rows != NOBODY
+    products = ((labels.core_beside[rows] != NOBODY) | ~there).all(1)
+    if not products.any():
+        return result
+    for one, other in ((labels.core, labels.core_beside), (labels.core_beside, labels.core)):
+        roots = labels.find(one[rows])
+        low = torch.where(there, roots, labels.count).amin(1)
+        common = products & (low == torch.where(there, roots, NOBODY).amax(1)) & (result == NOBODY)
+        if common.any():
+            labels.spoil(other[rows[common]], SCALES)
+            own = torch.where(there, one[rows], NOBODY).amax(1)[common]
+            open_at_zero = (labels.offset[rows] & there).any(1)[common]
+            result[common] = torch.where(open_at_zero, labels.shift(own), own)
     return result
 
 
