@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lightning_plasticity.units.tracing.joining import joined, several
 from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY, Labels
-from lightning_plasticity.units.tracing.pairs import several
 from lightning_plasticity.units.tracing.why import SCALES, SHARED, SPREAD
 
 
@@ -85,8 +85,9 @@ def _common_factor(labels: Labels, rows: Tensor) -> Tensor:
 def agree(labels: Labels, seen: Tensor) -> Tensor:
     """Return the one label of every weight column, given all the labels that the column reads.
 
-    Several labels that live in one column only are unified; soft labels join; everything else that disagrees, also with
-    something foreign, is spoiled, because the column cannot be given to one of them.
+    Several labels that live in one column only are unified, and so are those in a mixture that is read; soft labels
+    join; everything else that disagrees, also with something foreign, is spoiled, because the column cannot be given to
+    one of them.
 
     Args:
         labels: The union-find.
@@ -95,8 +96,9 @@ def agree(labels: Labels, seen: Tensor) -> Tensor:
     Returns:
         One label per column, ``[C]``; nobody where it reads constants only, foreign where it can be given to no unit.
     """
-    mixture = labels.mixture[seen]
-    if mixture.any():
+    if labels.mixture[seen].any():
+        seen = joined(labels, seen)
+        mixture = labels.mixture[seen]
         labels.spoil_members(seen[mixture])
         seen = torch.where(mixture, FOREIGN, seen)
     columns = torch.arange(len(seen))[:, None].expand_as(seen)
@@ -116,13 +118,29 @@ def _settle_hard(labels: Labels, column: Tensor, label: Tensor, shared: Tensor, 
     """Write into ``result`` the column's label; unify labels that share a column and have no other."""
     root = labels.find(label)
     torn = torch.zeros_like(shared)
-    torn[column[several(root, column) & several(column, root)]] = True
+    torn[column[several(root, column) & several(column, root) & ~_in_pairs(root, column)]] = True
     labels.spoil(label[shared[column]], SHARED)
     labels.spoil(label[torn[column]], SPREAD)
     shared |= torn
     good = ~shared[column]
     result[column[good]] = label[good]
     labels.unify(label[good], result[column[good]])
+
+
+def _in_pairs(root: Tensor, column: Tensor) -> Tensor:
+    """Return which columns are read by two units that share all columns in which either meets another."""
+    size = int(column.max()) + 1 if len(column) else 0
+    low = torch.full((size,), int(root.max()) + 1 if len(root) else 0).scatter_reduce(0, column, root, "amin")
+    high = torch.full((size,), NOBODY).scatter_reduce(0, column, root, "amax")
+    is_end = (root == low[column]) | (root == high[column])
+    only = torch.ones(size, dtype=torch.bool)
+    only[column[~is_end]] = False
+    pair = only[column] & (low != high)[column]
+    result = torch.zeros_like(pair)
+    first, second = low[column[pair]], high[column[pair]]
+    result[pair] = ~(several(first, second) | several(second, first))
+    crowded = ~pair & (low != high)[column]
+    return result & ~(torch.isin(low[column], root[crowded]) | torch.isin(high[column], root[crowded]))
 
 
 def _settle_soft(labels: Labels, column: Tensor, label: Tensor, shared: Tensor, result: Tensor) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from lightning_plasticity.units.slot import SlotKind
 from lightning_plasticity.units.tracing.columns import agree, mix
 from lightning_plasticity.units.tracing.frames import Frames, TapCandidate
+from lightning_plasticity.units.tracing.joining import joined
 from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY, UNREAD, Labels, foreign
 from lightning_plasticity.units.tracing.meeting import meet
 from lightning_plasticity.units.tracing.memory import Memory
@@ -180,6 +181,11 @@ class Execution:
     def mix(self, of: Tensor | None, dims: list[int], why: str, *, statistic: bool = False) -> Tensor | None:
         """Return the labels of a combination along ``dims``, see ``columns.mix``."""
         return None if of is None else mix(self.labels, of, dims, why, statistic=statistic)
+
+    def joined(self, tensor: Tensor) -> Tensor | None:
+        """Return the labels of ``tensor``, with units in place of mixtures, where they can be joined."""
+        labels = self.of(tensor)
+        return labels if labels is None else joined(self.labels, labels)
 
     def spoil(self, labels: Tensor | None, why: str) -> None:
         """Declare that ``labels`` are no units."""
