@@ -239,7 +239,12 @@ class Execution:
             shown = columns.reshape([*columns.shape, *[1] * (own.ndim - weight.ndim)])
             self.record(source, "out", along, source.own_shape(own, shown, UNREAD), self.clock)
         if (columns > FOREIGN).any():
-            self.taps += self.frames.taps(read, self.clock, self.shadow.labels)
+            self.taps += self.frames.taps(read, self.clock, self._units_of)
+
+    def _units_of(self, tensor: Tensor) -> Tensor | None:
+        """Return one label per unit for ``tensor``, compact; several labels of a unit may stand at its positions."""
+        labels = self.shadow.labels(tensor)
+        return None if labels is None else compact(torch.where(labels > FOREIGN, self.labels.find(labels), labels))
 
     def _feeds_itself(self, source: Source, along: Orientation, columns: Tensor) -> bool:
         """Return whether the columns of a weight, used for the second time in a run, read what its rows wrote."""
