@@ -71,11 +71,20 @@ class Parts:
                     owner[~(one[key] | zero[key])] = _UNREACHED
         for source in self.recipe.sources:
             if source.is_parameter:
+                self._guess(source)
                 _complete(self.owned(source))
 
     def owned(self, source: Source) -> Tensor:
         """Return the owners of the entries of one tensor, in its shape: the number of a part, or negative."""
         return view(self.owners[storage_key(source.tensor)], source.tensor)
+
+    def _guess(self, source: Source) -> None:
+        """Give entries none of which has a derivative, as of rounded weights, to the parts that lie where they do."""
+        owners, strides = self.owned(source), self.recipe.weight.stride()
+        lying = sorted(range(len(strides)), key=lambda dim: -strides[dim])  # the dimensions of the weight in memory
+        numbers = self.numbers.expand(self.weight.shape).permute(lying)
+        if owners.shape == numbers.shape and (owners == _UNREACHED).all():
+            owners.copy_(numbers)
 
     def _reached(self, weight: Tensor, leaves: dict[int, Tensor], chosen: Tensor) -> dict[int, Tensor]:
         """Return the entries, by storage, on which the chosen entries of the weight depend."""

@@ -79,9 +79,11 @@ class Frames:
         return self.names.get(self._stack[-1][0], "") if self._stack else ""
 
     def called_with(self, tensor: Tensor) -> nn.Module | None:
-        """Return the innermost executing module if ``tensor`` is what it was called with, or a view of that."""
+        """Return the innermost executing module if ``tensor`` is what it was called with, a view or a copy of that."""
         module, ports = self._stack[-1] if self._stack else (None, [])
-        return module if any(storage_key(port.tensor) == storage_key(tensor) for port in ports) else None
+        key = storage_key(tensor)
+        found = any(storage_key(port.tensor) == key or _is_reordered(port.tensor, tensor) for port in ports)
+        return module if found else None
 
     @contextmanager
     def watched(self) -> Generator[None, None, None]:

@@ -52,6 +52,7 @@ ROW_BY_ROW = {
     "a function that is zero at zero": (Computed(torch.tanh), False),
     "a threshold": (Computed(lambda w: torch.where(w.abs() > 0.1, w, 0.0)), False),
     "dropped weights": (Computed(lambda w: F.dropout(w, 0.5)), False),
+    "rounded weights": (Computed(lambda w: w + ((w / 0.01).round() * 0.01 - w).detach()), False),
     "a pruning mask": (lambda layer: prune.random_unstructured(layer, "weight", 0.5), False),
     "written piece by piece": (Computed(lambda w: torch.zeros(6, 8).index_copy_(0, torch.arange(6), w).mul_(2)), False),
 }

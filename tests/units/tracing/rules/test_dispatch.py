@@ -91,6 +91,7 @@ class Calls(nn.Module):
 
 GIVEN = {
     "a parameter": lambda owner: owner.weight,
+    "a parameter that is copied for every example": lambda owner: owner.weight.expand(2, 3, 3),
     "what parameters made": lambda owner: owner.weight.tanh(),
     "a buffer": lambda owner: owner.mask,
     "zeros": lambda owner: torch.zeros(2, 3),
