@@ -105,17 +105,19 @@ def _soft_and_hard(labels: Labels, soft: Tensor, hard: Tensor, manner: Manner) -
 
 
 def _soft_and_soft(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
-    """Unify soft labels, also several with one, unless units of their own would become one or all meet all."""
-    rp, rq = labels.find(p), labels.find(q)
-    many_p, many_q = several(rp, rq), several(rq, rp)
-    units = torch.where(
-        many_p | many_q, labels.has_row[rp] | labels.has_row[rq], labels.has_row[rp] & labels.has_row[rq]
-    )
-    joins = (rp == rq) | ~((many_p & many_q) | units)
-    labels.spoil(torch.cat([p[~joins], q[~joins]]), _beside_several(manner))
+    """Let labels that have no unit yet join the only partner that they meet, until nothing changes."""
+    while True:
+        rp, rq = labels.find(p), labels.find(q)
+        a, b = rp[rp != rq], rq[rp != rq]
+        joins = (~labels.has_row[a] & ~several(a, b)) | (~labels.has_row[b] & ~several(b, a))
+        if not joins.any():
+            break
+        labels.unify(a[joins], b[joins])
+    met = rp == rq
+    labels.spoil(torch.cat([p[~met], q[~met]]), _beside_several(manner))
     result = torch.zeros_like(p)
-    if joins.any():
-        result[joins] = labels.child(p[joins], q[joins], summed=False)
+    if met.any():
+        result[met] = labels.child(p[met], q[met], summed=False)
     return result
 
 

@@ -211,6 +211,11 @@ def test_entries_of_a_table_that_meet_one_parameter_join_it_unless_all_meet_all(
     table, scale = labels.fresh(6, soft=True).reshape(2, 3), labels.fresh(3, soft=True)
     meet(labels, table, scale[None], PRODUCT)
     assert torch.equal(labels.find(table), labels.find(scale).expand(2, 3))
+    units, mask = labels.fresh(3), labels.fresh(3, soft=True)
+    places = labels.fresh(6, soft=True).reshape(2, 3)
+    meet(labels, places[0], units, SUM)  # one place holds units, the mask stands in both
+    meet(labels, places, mask[None], SUM)
+    assert torch.equal(labels.find(torch.cat([places, mask[None]])), labels.find(units).expand(3, 3))
     rows, columns = labels.fresh(2, soft=True), labels.fresh(3, soft=True)
     assert not meet(labels, rows[:, None], columns[None], SUM).any()
     assert reason(labels, torch.cat([rows, columns])) == {ADDED}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lightning_plasticity.units.slot import SlotKind
+from lightning_plasticity.units.tracing.labels import foreign
 from lightning_plasticity.units.tracing.pairs import Manner
 from lightning_plasticity.units.tracing.rules.call import Call, operands_in
 from lightning_plasticity.units.tracing.rules.registry import Labelling, rule, rule_for_tag
@@ -112,6 +113,13 @@ def glu(run: Execution, call: Call) -> Labelling:
         return labels
     first, second = labels.chunk(2, dim)
     return run.meet(first, run.labels.shift(second))
+
+
+@rule("log_sigmoid_forward")
+def log_sigmoid(run: Execution, call: Call) -> Labelling:
+    """Keep the labels; it is not zero at zero. The second result is for the backward pass."""
+    labels = run.of(call.args[0])
+    return [None if labels is None else run.labels.shift(labels), foreign(call.outs[1].ndim)]
 
 
 @rule("copy")

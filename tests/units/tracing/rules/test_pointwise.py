@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from lightning_plasticity.units.tracing.why import DILUTED
 
 ZERO_AT_ZERO = [F.relu, F.gelu, F.silu, torch.tanh, F.hardswish, F.elu, torch.abs, lambda x: x.clone(), F.dropout]
-OPEN_AT_ZERO = [torch.sigmoid, torch.exp, torch.cos, F.softplus, F.hardsigmoid, lambda x: x + 1]
+OPEN_AT_ZERO = [torch.sigmoid, torch.exp, torch.cos, F.softplus, F.hardsigmoid, F.logsigmoid, lambda x: x + 1]
 
 
 @pytest.mark.parametrize("function", ZERO_AT_ZERO)
