@@ -54,7 +54,8 @@ their name. Read the files in this order:
 
 1. Labels: ``labels`` (what a label is, and which are one unit), ``faults`` (which are none; the reasons are in
    ``why``), both kept in tensors that ``growing`` lengthens; ``meeting`` (labels meet in an element-wise operation),
-   ``pairs`` (what comes out, for each two kinds of labels), ``columns`` (many meet in a reduction or a weight column).
+   ``pairs`` (what comes out, for each two kinds of labels), ``columns`` (many meet in a reduction or a weight column),
+   ``joining`` (units that are only used together, as in a maximum of a few, become one).
 2. Where labels are kept: ``shadow`` (beside the model's memory), ``source`` and ``sources`` (parameters and buffers,
    and the labels of their rows and entries), ``frames`` (which module is running), ``tape`` (how weights were computed
    from parameters), ``memory`` (what the first run concluded), and all of them together: ``execution``.

@@ -6,6 +6,7 @@ is on the :mod:`~lightning_plasticity.units.tracing.tape`, so the question is pu
 1. *Autograd proposes.* The rows are numbered in binary. Per bit, a random combination of all rows whose bit is 1 is
    differentiated, and one of all whose bit is 0. An entry that has a gradient in exactly one of the two, for every bit,
    influences one row alone, and the bits are its number: 2 log2(rows) backward passes find the owner of every entry.
+   Where no entry of a parameter has a gradient, as behind a rounding, each is proposed for the row that it lies in.
 2. *An experiment decides.* The entries of half of the rows are changed: these rows must change, and no others. For
    columns, the entries are set to zero: these columns must become zero, and the others remain.
 
