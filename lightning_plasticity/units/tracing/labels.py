@@ -7,9 +7,10 @@ was given up). Three kinds of labels belong to units:
 * a *hard* label is a row of a weight: the hidden unit that this row writes;
 * a *soft* label is an entry of a parameter that the model uses element-wise (a scale, a slope, a position embedding);
   it joins the unit it meets and never hurts it;
-* a *mixture* is a number that depends on several units at once, such as a mean over channels. It does no harm until
-  it is used; then its units become one, if that leaves several (``joining``), else they are none. A mixture of a single unit (or of entries of parameters) and of foreign data is a *blend*: it does not
-  vanish with the unit, so it is no unit; but if all that it does is to scale another unit, it belongs to that one.
+* a *mixture* is a number that depends on several units at once, such as a mean over channels. It does no harm until it
+  is used; then its units become one, if that leaves several (``joining``), else they are none. A mixture of a single
+  unit (or of entries of parameters) and of foreign data is a *blend*: it does not vanish with the unit, so it is no
+  unit; but if all that it does is to scale another unit, it belongs to that one.
 
 Labels that meet one-to-one are *unified* (a union-find says which ids are one unit). A label that cannot be a unit is
 *spoiled*, with the reason. Every label made from others remembers its parents, so that spoiling it spoils exactly
