@@ -68,10 +68,15 @@ def _counted(units: dict[int, Entries], several: int) -> list[int]:
 
 
 def _free(tensors: dict[str, Tensor], unit_map: UnitMap) -> Entries:
-    """Return the entries that are said to write no unit."""
-    free = {id(tensor): torch.ones_like(tensor, dtype=torch.bool) for tensor in tensors.values()}
-    for slot in (slot for group in unit_map for slot in group.incoming + group.norms):
-        slot.assign(torch.arange(slot.size, device="cpu"), 0.0, tensor=free[id(slot.tensor)])
+    """Return the entries that are said to write no unit, of tensors that have any."""
+    written = by_tensor(slot for group in unit_map for slot in group.incoming + group.norms)
+    free: Entries = {}
+    for tensor in tensors.values():
+        mask = torch.ones_like(tensor, dtype=torch.bool)
+        for slot in written.get(id(tensor), ()):
+            slot.assign(torch.arange(slot.size, device="cpu"), 0.0, tensor=mask)
+        if mask.any():
+            free[id(tensor)] = mask
     return free
 
 
@@ -83,7 +88,8 @@ def _alive(box: Sandbox, groups: Sequence[UnitGroup], free: Entries) -> tuple[di
     acting: Entries = {}
 
     def note(tensor: Tensor, effect: Tensor) -> None:
-        acting[id(tensor)] = free[id(tensor)] & (effect > box.tolerance)
+        if id(tensor) in free:
+            acting[id(tensor)] = free[id(tensor)] & (effect > box.tolerance)
         for slot in written.get(id(tensor), ()):
             acts = (largest_per_unit(slot, effect) > box.tolerance).cpu()
             group = owners[id(slot)]
@@ -119,7 +125,8 @@ def _through_one(box: Sandbox, group: UnitGroup, unit: int, acting: Entries) -> 
     writing: Entries = {}
 
     def note(tensor: Tensor, effect: Tensor) -> None:
-        writing[id(tensor)] = acting[id(tensor)] & (effect > 0)
+        if id(tensor) in acting:
+            writing[id(tensor)] = acting[id(tensor)] & (effect > 0)
 
     if group.tap is not None:
         effects(box, note, statistics=True, seen=(group.tap, torch.tensor([unit], device="cpu")))
