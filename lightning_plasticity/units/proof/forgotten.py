@@ -36,8 +36,8 @@ def forgotten(box: Sandbox, groups: Sequence[UnitGroup], unit_map: UnitMap) -> d
     is so for several units. With one set of weights it may be chance (the other readers of the entry are dead), so it
     has to be so with others too.
 
-    One unit of every group at a time is left out of the derivatives, of all groups at once: which leaves none to fewer
-    entries than each alone would. Only where there are such, the groups are looked at one by one.
+    One unit of every group at a time is left out of the derivatives, of all groups at once: what has no derivative then
+    is all that has none if they are left out one by one, and more. Only if there is any, this is done.
 
     Args:
         box: The model; its weights are redrawn if anything is found, and stay so.
