@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from zoo import adapters, attention, chains, oddities, pretrained, vision
+from zoo import adapters, attention, chains, families, oddities, pretrained, vision
 from zoo.registry import SPECIMENS
 
 ZOO: dict[str, Callable[[], tuple[nn.Module, Any]]] = {name: specimen.make for name, specimen in SPECIMENS.items()}
 FAST: tuple[str, ...] = tuple(name for name, specimen in SPECIMENS.items() if not specimen.slow)
-ROOMS = (adapters, attention, chains, oddities, pretrained, vision)
+ROOMS = (adapters, attention, chains, families, oddities, pretrained, vision)
 
 
 def make(name: str, seed: int = 0) -> tuple[nn.Module, Any]:

@@ -142,7 +142,6 @@ def follow_back(run: Execution) -> None:
         run: The pass, all runs done. Units of which this cannot be said are spoiled, each with the reason.
     """
     along: dict[tuple[int, Source], Orientation] = {}
-    used = {use.source for use in run.uses.values() if use.role == "in"}
     known: dict[object, tuple[Tensor, Parts | None]] = {}
     made = [(use, steps := run.tape.slice(use.weight, use.end), leaves(steps, run.sources)) for use in run.derived]
     for use, steps, sources in sorted(made, key=lambda item: item[0].role):  # rows first: they tell the orientation
@@ -157,7 +156,6 @@ def follow_back(run: Execution) -> None:
             known[key] = numbers, _parts(Recipe.of(run, use), numbers, use.role)
         parts = known[key][1]
         for source in sources:
-            source.changed = operations(steps) if source in used else ""
             source.used_by = source.used_by or use.path
             source.factor = source.factor or operations(steps)
             if parts is None:

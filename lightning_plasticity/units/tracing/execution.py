@@ -97,6 +97,7 @@ class Execution:
         clock: Counts the uses of weights.
         runs: Counts the runs of the model.
         decides: Whether the model looked at values that depend on the example, and may take another branch on others.
+        read: What is taken for data while a layer reads it, though it is a constant, with its labels.
     """
 
     labels: Labels
@@ -111,6 +112,7 @@ class Execution:
     clock: int = 0
     runs: int = 0
     decides: bool = False
+    read: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
         self.shadow = Shadow(lambda labels: self.labels.spoil(labels, "its memory is read as another type"))
@@ -126,6 +128,8 @@ class Execution:
 
     def look(self, tensor: Tensor) -> Seen:
         """Return what is known of ``tensor``."""
+        if self.read is not None and tensor is self.read[0]:
+            return Seen(tensor, None, Origin.DATA, self.read[1])
         key = storage_key(tensor)
         return Seen(tensor, self.sources.find(tensor, key), *self.shadow.look(tensor, key))
 
@@ -199,12 +203,13 @@ class Execution:
             born = self.sources.row_labels(owner, weight, rows, along)
             self._derive(weight, "in", born)
             return self.labels.alive(born)
-        along = orientation(source, weight, contracted)
-        born = self.sources.row_labels(source, weight, rows, along)
+        own = source.own_type(weight)
+        along = orientation(source, own, contracted)
+        born = self.sources.row_labels(source, own, rows, along)
         source.orientations.add(along)
         source.calls[self.runs] += 1
-        self.record(source, "in", along, source.own_shape(weight, born, NOBODY), self.clock)
-        return self.labels.alive(born)
+        self.record(source, "in", along, source.own_shape(own, born, NOBODY), self.clock)
+        return self.labels.alive(born.reshape(born.shape[: weight.ndim]))
 
     def read_columns(self, weight: Tensor, contracted: list[int], columns: Tensor, read: Tensor) -> None:
         """Note that the columns of ``weight`` read units.
@@ -220,11 +225,13 @@ class Execution:
         if source is None:
             self._derive(weight, "out", columns)
         else:
-            along = orientation(source, weight, contracted)
+            own = source.own_type(weight)
+            along = orientation(source, own, contracted)
             source.orientations.add(along)
             source.recurrent |= self._feeds_itself(source, along, columns)
             source.shown |= bool((columns != NOBODY).any()) or not read.is_floating_point() or bool(read.any())
-            self.record(source, "out", along, source.own_shape(weight, columns, UNREAD), self.clock)
+            shown = columns.reshape([*columns.shape, *[1] * (own.ndim - weight.ndim)])
+            self.record(source, "out", along, source.own_shape(own, shown, UNREAD), self.clock)
         if (columns > FOREIGN).any():
             self.taps += self.frames.taps(read, self.clock, self.shadow.labels)
 

@@ -78,6 +78,11 @@ class Frames:
         """The dotted name of the innermost executing module; empty outside of all."""
         return self.names.get(self._stack[-1][0], "") if self._stack else ""
 
+    def called_with(self, tensor: Tensor) -> nn.Module | None:
+        """Return the innermost executing module if ``tensor`` is what it was called with, or a view of that."""
+        module, ports = self._stack[-1] if self._stack else (None, [])
+        return module if any(storage_key(port.tensor) == storage_key(tensor) for port in ports) else None
+
     @contextmanager
     def watched(self) -> Generator[None, None, None]:
         """Follow which module is executed, by hooks on all of them; in other threads, only note that it is."""

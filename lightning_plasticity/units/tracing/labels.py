@@ -260,6 +260,12 @@ class Labels(Faults):
         self.edges.append((new.expand(len(units)), units))
         return new[0]
 
+    def spoil_units(self, roots: Tensor, why: str) -> None:
+        """Declare that the units with these representatives, as far as they have rows, are none because of ``why``."""
+        roots = roots[self.has_row[roots]].unique()  # type: ignore[no-untyped-call]
+        if len(roots):
+            self.spoil((torch.isin(self.find(), roots) & self.hard[: self.count]).nonzero()[:, 0], why)
+
     def members(self, mixtures: Tensor) -> Tensor:
         """Return the labels that are not mixtures themselves among all ancestors of ``mixtures``, ``[M]``."""
         inside = torch.zeros(self.count, dtype=torch.bool)

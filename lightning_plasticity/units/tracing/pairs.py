@@ -96,25 +96,31 @@ def _hard_and_hard(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tens
 
 
 def _soft_and_hard(labels: Labels, soft: Tensor, hard: Tensor, manner: Manner) -> Tensor:
-    """Let each soft label join the one unit that it meets; those that meet several are dropped."""
+    """Let soft labels join the units that they meet; several units with one are one in a sum, and drop it otherwise."""
     root, other = labels.find(soft), labels.find(hard)
-    joins = (root == other) | ~(several(root, other) | labels.has_row[root])
+    alike = manner.adds and bool((root == root[0]).all())  # one number for all is a part of the activation function
+    elsewhere = labels.has_row[root] | several(root, other)
+    joins = (root == other) | ~(elsewhere & several(other, root) if manner.adds and not alike else elsewhere)
     labels.unify(soft[joins], hard[joins])
     if joins.all():
         return hard
     labels.spoil(soft[~joins], _beside_several(manner))
-    if not manner.adds or bool((root == root[0]).all()):  # one number for all is a part of the activation function
+    if not manner.adds or alike:
         return hard
+    labels.spoil_units(root[~joins], ADDED)
     result = hard.clone()
     result[~joins] = labels.blend(hard[~joins], [hard[~joins]], DILUTED)
     return result
 
 
 def _soft_and_soft(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:
-    """Unify soft labels that meet one-to-one, unless each of them has joined a unit of its own."""
+    """Unify soft labels, also several with one, unless units of their own would become one or all meet all."""
     rp, rq = labels.find(p), labels.find(q)
-    many = several(rp, rq) | several(rq, rp)
-    joins = (rp == rq) | ~(many | (labels.has_row[rp] & labels.has_row[rq]))
+    many_p, many_q = several(rp, rq), several(rq, rp)
+    units = torch.where(
+        many_p | many_q, labels.has_row[rp] | labels.has_row[rq], labels.has_row[rp] & labels.has_row[rq]
+    )
+    joins = (rp == rq) | ~((many_p & many_q) | units)
     labels.spoil(torch.cat([p[~joins], q[~joins]]), _beside_several(manner))
     result = torch.zeros_like(p)
     if joins.any():

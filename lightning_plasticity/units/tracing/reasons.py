@@ -22,7 +22,6 @@ _REMEDIES = {
     "is tied:": "Give each use a weight of its own to have its units treated",
     "belongs to one unit": "Compute each row of the weight by itself, or remove the parametrisation",
     "silences one unit": "Remove the parametrisation of the layer that reads it",
-    "used as it is in one place": "Drop activations in place of weights: nn.Dropout behind the layer",
     "leave torch": "Keep the computation in PyTorch",
 }
 _RECURRENT = (
@@ -141,9 +140,6 @@ def _of_rows(verdict: Verdict, source: Source, labels: Tensor) -> list[_Why]:
     faulty = codes[codes != 0]
     if len(faulty) and source.problem:
         return [_with_remedy(f"{source.called} {source.problem}")]
-    if len(faulty) and source.changed:
-        changed = "is used as it is in one place (or mode) and changed before it is used in another"
-        return [_with_remedy(f"{source.called} {changed}, by {source.changed}")]
     if len(faulty) and source.recurrent:
         return [_RECURRENT]
     found = []

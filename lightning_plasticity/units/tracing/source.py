@@ -42,7 +42,6 @@ class Source:
         used_by: The module that uses a weight computed from it; empty if it is used itself.
         factor: The operations that compute a weight from it; empty if it is used itself.
         undivided: Why the rows of that weight do not belong to entries of it; empty if they do.
-        changed: By what it is changed before some of its uses, while it is used as it is in others.
     """
 
     path: str
@@ -62,7 +61,6 @@ class Source:
     used_by: str = ""
     factor: str = ""
     undivided: str = ""
-    changed: str = ""
 
     @property
     def layer(self) -> str:
@@ -117,7 +115,16 @@ class Source:
         self.orientations.clear()
         self.calls.clear()
         self.elementwise, self.recurrent, self.shown = False, False, False
-        self.fault, self.factor, self.undivided, self.changed = "", "", "", ""
+        self.fault, self.factor, self.undivided = "", "", ""
+
+    def own_type(self, view: Tensor) -> Tensor:
+        """Return a view of the tensor as one of its own numbers: of complex ones as pairs, along a last dimension."""
+        if view.dtype == self.tensor.dtype:
+            return view
+        if view.is_complex() and not view.is_conj() and view.element_size() == 2 * self.tensor.element_size():
+            return torch.view_as_real(view)
+        self.fault = "is read as another type"
+        return view
 
     def own_shape(self, view: Tensor, labels: Tensor, missing: int = 0) -> Tensor:
         """Translate compact labels of a view of the tensor to compact labels of the tensor itself.

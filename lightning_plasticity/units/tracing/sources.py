@@ -87,8 +87,12 @@ class Sources:
                 return None
         here = source, geometry(tensor)
         if here not in self._entries:
-            flat = torch.arange(source.soft, source.soft + span)
-            self._entries[here] = self.labels.alive(restrict(flat.as_strided(*here[1][:3])))
+            own = source.own_type(tensor)
+            found = restrict(torch.arange(source.soft, source.soft + span).as_strided(*geometry(own)[:3]))
+            if own.ndim > tensor.ndim:  # both parts of a complex number belong to one unit
+                self.labels.unify(found[..., 0].reshape(-1), found[..., 1].reshape(-1))
+                found = found[..., 0]
+            self._entries[here] = self.labels.alive(found)
         return self._entries[here]
 
     def entries(self, source: Source) -> Tensor:

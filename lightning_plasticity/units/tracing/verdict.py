@@ -60,7 +60,8 @@ class Verdict:
         guilty = ids[real & (labels.reason[:n] != 0)]
         self.reason[self.unit[guilty]] = labels.reason[guilty]
         self.coupled = torch.zeros(units, dtype=torch.bool)
-        self.coupled[self.unit[real & labels.coupled[:n]]] = True
+        joined = labels.soft[:n] & (labels.reason[:n] == 0)  # such as queries that a norm acts on
+        self.coupled[self.unit[(real | joined) & labels.coupled[:n]]] = True
         self.summed = self._mask(self.unit[labels.summed[:n]])
         if not self.through_norms:
             self.decline(self.coupled & (self.reason == 0), "a normalisation layer lets its units influence each other")
@@ -110,6 +111,8 @@ class Verdict:
             if entry.role is None:
                 if entry.source.fault:
                     entry.owners = torch.zeros_like(entry.owners)
+                elif entry.source.orientations:
+                    self.decline(self._mask(entry.owners), f"{entry.source.path} {entry.source.problem}")
             else:
                 if problem := entry.source.problem:
                     of_reader = entry.role == "out" and problem == FROZEN

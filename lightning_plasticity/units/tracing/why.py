@@ -7,6 +7,7 @@ ADDED = "it is added to several units at once, so no weight column can read it a
 DILUTED = "it is combined with a feature that is no unit, so no weight column can read it alone"
 COMBINED = "it is combined with other units into one number (a sum, a mean, a maximum), which is used"
 MATCHED = "it is multiplied with another activation and summed (like a query with a key)"
+INDEX = "it is used as an index"
 SHARED = "its weight column also reads a feature that is no unit"
 SPREAD = "the layer that reads it mixes it with other units in the same column"
 

@@ -152,6 +152,33 @@ def test_a_parameter_for_all_units_is_dropped_and_harms_none():
     assert (reason(labels, slope), reason(labels, units)) == ({SCALES}, {""})
 
 
+def test_units_to_which_one_parameter_is_added_become_one_unit_unless_it_is_added_to_all():
+    labels = Labels()
+    units, bias = labels.fresh(6).reshape(2, 3), labels.fresh(3, soft=True)
+    assert meet(labels, units, bias[None], SUM).tolist() == units.tolist()
+    assert torch.equal(labels.find(units), labels.find(bias).expand(2, 3))
+    alone, shared = labels.fresh(3), labels.fresh(1, soft=True)
+    assert meet(labels, alone, shared, SUM).tolist() == alone.tolist()
+    assert len(labels.find(alone).unique()) == 3
+    assert reason(labels, torch.cat([units.flatten(), bias, alone])) == {""}
+
+
+def test_a_parameter_that_is_added_to_units_of_two_layers_makes_them_one():
+    labels = Labels()
+    first, second, bias = labels.fresh(3), labels.fresh(3), labels.fresh(3, soft=True)
+    for units in (first, second):
+        assert meet(labels, units, bias, SUM).tolist() == units.tolist()
+    assert torch.equal(labels.find(first), labels.find(second))
+
+
+def test_parameters_that_are_added_across_units_lose_them_and_those_that_they_had_joined():
+    labels = Labels()
+    before, units, bias = labels.fresh(2), labels.fresh(2), labels.fresh(2, soft=True)
+    meet(labels, before, bias, SUM)
+    assert labels.mixture[meet(labels, units[:, None], bias[None], SUM)].all()
+    assert reason(labels, torch.cat([bias, before])) == {ADDED}
+
+
 def test_a_large_table_of_parameters_that_meets_foreign_data_is_dropped():
     labels = Labels()
     table = labels.fresh(2**14 + 1, soft=True)
@@ -177,6 +204,16 @@ def test_parameters_join_each_other():
     met = meet(labels, a, b, PRODUCT)
     assert torch.equal(labels.find(met), labels.find(a))
     assert torch.equal(labels.find(a), labels.find(b))
+
+
+def test_entries_of_a_table_that_meet_one_parameter_join_it_unless_all_meet_all():
+    labels = Labels()
+    table, scale = labels.fresh(6, soft=True).reshape(2, 3), labels.fresh(3, soft=True)
+    meet(labels, table, scale[None], PRODUCT)
+    assert torch.equal(labels.find(table), labels.find(scale).expand(2, 3))
+    rows, columns = labels.fresh(2, soft=True), labels.fresh(3, soft=True)
+    assert not meet(labels, rows[:, None], columns[None], SUM).any()
+    assert reason(labels, torch.cat([rows, columns])) == {ADDED}
 
 
 def test_a_statistic_of_the_units_themselves_couples_them():

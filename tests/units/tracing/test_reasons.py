@@ -82,10 +82,6 @@ def frozen_reader() -> nn.Module:
 
 
 OF_CHAINS = {
-    "drop_connect": (
-        Chain(weights=lambda weight, training: F.dropout(weight, 0.5, training)),
-        "b", "in one place (or mode) and changed before it is used in another, by mul", "nn.Dropout behind",
-    ),
     "softmax": (Chain(lambda x: x.softmax(-1)), "a", "made of several units at once (softmax)", ""),
     "frozen_reader": (frozen_reader(), "a", "b.weight reads it and is frozen", "on the weight that reads it"),
     "frozen_writer": (frozen_reader(), "b", "its weight is frozen", "Set requires_grad=True on it"),

@@ -62,3 +62,19 @@ def test_labels_of_a_view_are_translated_to_the_tensor_itself():
     part = source.own_shape(weight[2:], torch.tensor([[7], [8]]))
     assert part.tolist() == [[0], [0], [7], [8]]
     assert part.untyped_storage().nbytes() == part.nbytes, "the memory of labels of all entries is held"
+
+
+def test_both_parts_of_a_complex_number_belong_to_one_unit():
+    model = nn.Module()
+    model.pairs = nn.Parameter(torch.randn(3, 2))
+    sources = sources_of(model)
+    whole = sources.soft_labels(torch.view_as_complex(model.pairs.detach()))
+    assert torch.equal(sources.labels.find(sources.soft_labels(model.pairs)), whole[:, None].expand(3, 2))
+
+
+def test_a_parameter_that_is_read_as_numbers_of_another_type_has_a_fault():
+    model = nn.Module()
+    model.packed = nn.Parameter(torch.randn(4, 4))
+    source = sources_of(model).all[0]
+    source.own_type(model.packed.detach().view(torch.int32))
+    assert source.problem == "is read as another type"

@@ -15,13 +15,14 @@ import torch
 from torch import Tensor
 
 from lightning_plasticity.units.tracing.columns import agree
-from lightning_plasticity.units.tracing.labels import NOBODY
+from lightning_plasticity.units.tracing.labels import NOBODY, foreign
 from lightning_plasticity.units.tracing.pairs import PRODUCT, SUM
 from lightning_plasticity.units.tracing.rules.call import Call
 from lightning_plasticity.units.tracing.rules.pointwise import aligned, with_parameters
 from lightning_plasticity.units.tracing.rules.registry import Labelling, rule
+from lightning_plasticity.units.tracing.rules.unknown import unknown
 from lightning_plasticity.units.tracing.shadow import regroup
-from lightning_plasticity.units.tracing.why import COMBINED, MATCHED
+from lightning_plasticity.units.tracing.why import COMBINED, INDEX, MATCHED
 
 if TYPE_CHECKING:
     from lightning_plasticity.units.tracing.execution import Execution
@@ -136,13 +137,27 @@ def addmv(run: Execution, call: Call) -> Labelling:
 def embedding(run: Execution, call: Call) -> Labelling:
     """Choose rows of a table: every column of it writes one feature."""
     table, indices = call["weight"], call["indices"]
-    run.spoil(run.of(indices), "it is used as an index")
+    run.spoil(run.of(indices), INDEX)
     letters = "abcdefg"[: indices.ndim]
     if not run.is_weight(table):
         labels = run.mix(run.of(table), [0], COMBINED)
         return _arrange(labels, "kr", letters + "r")
     run.read_columns(table, [0], torch.full((1, 1), NOBODY), indices)
     return _arrange(run.write_rows(table, [1], [0]), "kr", letters + "r")
+
+
+@rule("_embedding_bag _embedding_bag_forward_only")
+def embedding_bag(run: Execution, call: Call) -> Labelling:
+    """Choose rows of a table and combine those of a bag: every column of it writes one feature."""
+    table, indices, weights = call["weight"], call["indices"], call["per_sample_weights"]
+    if not run.is_weight(table):
+        return unknown(run, call)
+    for t in (indices, call["offsets"]):
+        run.spoil(run.of(t), INDEX)
+    run.read_columns(table, [0], torch.full((1, 1), NOBODY), indices)
+    scales = None if weights is None else run.mix(run.of(weights), [0], COMBINED)
+    labels = run.meet(run.write_rows(table, [1], [0]), None if scales is None else scales.reshape(1, 1))
+    return [labels, *(foreign(t.ndim) for t in call.outs[1:])]
 
 
 @rule("convolution")

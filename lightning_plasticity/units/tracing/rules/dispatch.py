@@ -6,9 +6,9 @@ from collections.abc import Hashable
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from lightning_plasticity.units.tracing.labels import foreign
+from lightning_plasticity.units.tracing.labels import NOBODY, foreign
 from lightning_plasticity.units.tracing.rules import (
     attention,
     contractions,
@@ -23,6 +23,7 @@ from lightning_plasticity.units.tracing.rules import (
 from lightning_plasticity.units.tracing.rules.call import Call
 from lightning_plasticity.units.tracing.rules.registry import Rule, rule_of
 from lightning_plasticity.units.tracing.rules.unknown import unknown
+from lightning_plasticity.units.tracing.rules.vanishing import is_zero
 from lightning_plasticity.units.tracing.shadow import Origin
 from lightning_plasticity.units.tracing.tape import Step
 
@@ -69,6 +70,9 @@ def observe(run: Execution, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
             if not run.is_data(t) and not run.is_weight(t):
                 run.shadow.put(t, foreign(t.ndim))  # a buffer that holds data now
         return
+    if (constant := _read_by_layer(run, call, seen)) is not None:
+        _run_on_constant(run, call, constant)
+        return
     weights = not from_nothing and any(each.is_weight for each in seen)
     for t in call.outs:
         if run.sources.find(t) is None:
@@ -77,6 +81,42 @@ def observe(run: Execution, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
                 run.shadow.put(t, None)
     if weights and not call.signature.is_view:
         run.tape.record(Step(func, args, kwargs, call.inputs, call.outs, call.written))
+
+
+def _read_by_layer(run: Execution, call: Call, seen: list[Seen]) -> Tensor | None:
+    """Return what a layer reads if it runs on parameters or constants, such as learned queries or a first state.
+
+    It is what a module was called with and multiplies with a weight of its own. Else parameters that are multiplied
+    with each other make a weight, such as a merged adapter.
+    """
+    if call.name not in _LAYERS or not any(each.is_weight for each in seen):
+        return None
+    for each in seen:
+        module = run.frames.called_with(each.tensor)
+        if module is not None and any(_is_weight_of(module, other) for other in seen if other is not each):
+            return None if _is_weight_of(module, each) else each.tensor
+    return None
+
+
+_LAYERS = frozenset({"mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "convolution"})
+
+
+def _is_weight_of(module: nn.Module, seen: Seen) -> bool:
+    return (
+        seen.source is not None and seen.source.is_parameter and seen.source.module is module and seen.tensor.ndim > 1
+    )
+
+
+def _run_on_constant(run: Execution, call: Call, constant: Tensor) -> None:
+    """Follow a layer that runs on parameters or constants as if these were data; zeros belong to nobody."""
+    labels = run.of(constant, "bias")
+    if labels is None:
+        labels = torch.full_like(foreign(constant.ndim), NOBODY) if is_zero(run, constant) else foreign(constant.ndim)
+    run.read = constant, labels
+    for t in call.outs:
+        run.shadow.mark(t, Origin.DATA)
+    _label(run, call, [run.look(t) for t in call.inputs])
+    run.read = None
 
 
 def _is_from_nothing(call: Call) -> bool:

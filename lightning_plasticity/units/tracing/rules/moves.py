@@ -14,11 +14,10 @@ from lightning_plasticity.units.tracing.rules.registry import Labelling, rule
 from lightning_plasticity.units.tracing.rules.unknown import unknown
 from lightning_plasticity.units.tracing.rules.vanishing import is_zero, shifted
 from lightning_plasticity.units.tracing.shadow import compact, regroup, restrict
+from lightning_plasticity.units.tracing.why import INDEX
 
 if TYPE_CHECKING:
     from lightning_plasticity.units.tracing.execution import Execution
-
-INDEX = "it is used as an index"
 
 
 def _spoil_indices(run: Execution, tensors: list[Tensor]) -> None:

@@ -29,18 +29,17 @@ def aligned(labels: Tensor | None, ndim: int) -> Tensor | None:
 
 def with_parameters(run: Execution, labels: Tensor, own: Tensor, manner: Manner) -> Tensor | None:
     """Return ``labels`` after each met the labels of several parameters, which lie along a further dimension."""
-    met = run.meet(labels[..., None], own, manner)
-    if met is not None and met.stride(-1) == 0:  # as a rule: all of them have joined
-        return met[..., 0]
-    result: Tensor | None = None
-    for each in () if met is None else met.unbind(-1):
+    if own.shape[:-1] == labels.shape and run.labels.adopt(own, labels[..., None]):  # as a rule
+        return labels
+    result: Tensor | None = labels
+    for each in own.unbind(-1):
         result = run.meet(result, each, manner)
     return result
 
 
 @rule_for_tag("pointwise")
 @rule(
-    "masked_fill where native_dropout _prelu_kernel _to_copy clone isnan nan_to_num hardswish hardsigmoid "
+    "masked_fill where native_dropout _prelu_kernel _to_copy clone isnan nan_to_num hardswish hardsigmoid complex "
     "binary_cross_entropy_with_logits"
 )
 def pointwise(run: Execution, call: Call) -> Labelling:

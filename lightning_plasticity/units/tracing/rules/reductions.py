@@ -50,17 +50,28 @@ def reduction(run: Execution, call: Call) -> Labelling:
 def along(run: Execution, call: Call) -> Labelling:
     """Let every result along a dimension depend on everything along it."""
     x = call.args[0]
-    why = f"each of its numbers is made of several units at once ({call.name.strip('_')})"
     dims = _dims(call["dim"], x.ndim)
     if call.name == "renorm":  # what lies along this dimension is what is scaled, each as a whole
         dims = [d for d in range(x.ndim) if d not in dims]
-    labels = run.mix(run.of(x), dims, why)
+    labels = run.mix(run.of(x), dims, _comparing(call))
     return shifted(run, call, [labels] * len(call.outs))
+
+
+@rule("_fft_r2c _fft_c2c _fft_c2r")
+def spectrum(run: Execution, call: Call) -> Labelling:
+    """Let every result along a dimension depend on everything along it; being linear, it vanishes with that."""
+    x = call.args[0]
+    return run.mix(run.of(x), _dims(call["dim"], x.ndim), _comparing(call))
+
+
+def _comparing(call: Call) -> str:
+    return f"each of its numbers is made of several units at once ({call.name.strip('_')})"
 
 
 @rule(
     "nll_loss_forward nll_loss2d_forward mse_loss smooth_l1_loss huber_loss binary_cross_entropy "
-    "soft_margin_loss multi_margin_loss multilabel_margin_loss_forward _ctc_loss dot"
+    "soft_margin_loss multi_margin_loss multilabel_margin_loss_forward _ctc_loss dot "
+    "affine_grid_generator"
 )
 def loss(run: Execution, call: Call) -> Labelling:
     """Combine everything into a number."""

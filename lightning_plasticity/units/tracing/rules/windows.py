@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from lightning_plasticity.units.tracing.rules.call import Call
 from lightning_plasticity.units.tracing.rules.registry import Labelling, rule
 from lightning_plasticity.units.tracing.rules.unknown import unknown
+from lightning_plasticity.units.tracing.why import COMBINED
 
 if TYPE_CHECKING:
     from lightning_plasticity.units.tracing.execution import Execution
@@ -30,3 +31,12 @@ def window(run: Execution, call: Call) -> Labelling:
     if any(n > 1 for n in labels.shape[labels.ndim - space :]):
         return unknown(run, call)
     return [labels, *[run.labels.shift(labels)] * (len(call.outs) - 1)]
+
+
+@rule("grid_sampler_2d grid_sampler_3d cudnn_grid_sampler _grid_sampler_2d_cpu_fallback")
+def sample(run: Execution, call: Call) -> Labelling:
+    """Resample at given places: channels keep their labels, and what says where scales all of them at once."""
+    x, grid = call.args[:2]
+    channels = run.mix(run.of(x), list(range(2, x.ndim)), COMBINED)
+    places = run.mix(run.of(grid), [grid.ndim - 1], COMBINED)
+    return run.meet(channels, None if places is None else run.labels.shift(places.movedim(-1, 1)))

@@ -86,6 +86,26 @@ def test_an_embedding_reads_nothing_and_writes_a_unit_per_column():
     assert bench.of(out)[0, 0].tolist() == uses(bench)["in"][0].tolist()
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_bag_of_embeddings_writes_a_unit_per_column_and_what_weighs_it_is_context(weighted):
+    bench, weight = using(7, 3)
+    ids = bench.data(2, 5, dims=(), values=torch.zeros(2, 5, dtype=torch.long))
+    weights = bench.data(2, 5) if weighted else None
+    out = bench(F.embedding_bag, ids, weight, mode="sum", per_sample_weights=weights)
+    assert bench.of(out)[0].tolist() == uses(bench)["in"][0].tolist()
+    assert uses(bench)["out"].unique().tolist() == [NOBODY]
+    assert not weighted or "" not in bench.reasons(weights)
+
+
+def test_rows_and_columns_of_pairs_read_as_complex_numbers_are_those_of_the_pairs():
+    bench, weight = using(5, 3, 2)
+    x = bench.data(4, 3, values=torch.randn(4, 3, dtype=torch.cfloat))
+    out = bench(lambda: x @ torch.view_as_complex(weight).t())
+    assert uses(bench)["in"].shape == (5, 1, 1)
+    assert uses(bench)["out"].tolist() == [[[unit] for unit in bench.of(x)[0].tolist()]]
+    assert bench.of(out)[0].tolist() == uses(bench)["in"][:, 0, 0].tolist()
+
+
 def test_columns_of_data_without_units_are_foreign():
     bench, weight = using(5, 3)
     bench(F.linear, bench.data(2, 3, dims=()), weight)

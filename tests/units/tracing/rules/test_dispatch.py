@@ -7,6 +7,7 @@ import torch
 from support.labelled import Bench
 from torch import nn
 
+from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY
 from lightning_plasticity.units.tracing.shadow import Origin
 
 
@@ -62,3 +63,56 @@ def test_an_operation_of_the_second_run_is_concluded_from_memory():
     count = bench.labels.count
     assert torch.equal(bench.of(bench(torch.mul, x, y)), bench.of(first))
     assert bench.labels.count == count
+
+
+class Layer(nn.Module):
+    """Multiplies what it is called with, or a tensor of its own, with its weight."""
+
+    def __init__(self, own: bool) -> None:
+        super().__init__()
+        self.weight, self.other = nn.Parameter(torch.randn(3, 3)), nn.Buffer(torch.randn(2, 3))
+        self.own = own
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.other if self.own else x) @ self.weight.t()
+
+
+class Calls(nn.Module):
+    """Calls a layer with something of its own, or made from nothing."""
+
+    def __init__(self, given) -> None:
+        super().__init__()
+        self.weight, self.mask = nn.Parameter(torch.randn(3, 3)), nn.Buffer(torch.ones(3, 3))
+        self.layer, self.given = Layer(own=False), given
+
+    def forward(self) -> torch.Tensor:
+        return self.layer(self.given(self))
+
+
+GIVEN = {
+    "a parameter": lambda owner: owner.weight,
+    "what parameters made": lambda owner: owner.weight.tanh(),
+    "a buffer": lambda owner: owner.mask,
+    "zeros": lambda owner: torch.zeros(2, 3),
+}
+
+
+@pytest.mark.parametrize("kind", GIVEN)
+def test_a_layer_that_is_called_with_parameters_or_constants_has_rows_and_columns(kind):
+    bench = Bench(model := Calls(GIVEN[kind]))
+    with bench.run.frames.watched():
+        out = bench(model)
+    assert bench.run.shadow.origin(out) is Origin.DATA
+    assert {use.role for use in bench.run.uses.values() if use.source.path == "layer.weight"} == {"in", "out"}
+    (read,) = (use.labels for use in bench.run.uses.values() if use.role == "out")
+    assert bool((read == NOBODY).all()) is (kind == "zeros")
+    assert bool((read == FOREIGN).all()) is (kind == "a buffer")
+
+
+def test_a_module_that_multiplies_its_weight_with_a_tensor_of_its_own_makes_a_weight():
+    model = Layer(own=True)
+    bench = Bench(model)
+    with bench.run.frames.watched():
+        out = bench(lambda: model(torch.zeros(2, 3)))
+    assert bench.run.shadow.origin(out) is Origin.DERIVED
+    assert not bench.run.uses

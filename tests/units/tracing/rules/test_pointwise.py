@@ -30,7 +30,9 @@ def test_a_function_that_is_not_zero_at_zero_keeps_the_units_and_says_so(functio
     assert bench.labels.offset[labels].all()
 
 
-@pytest.mark.parametrize("function", [torch.add, torch.sub, torch.mul, torch.div, torch.maximum, torch.atan2])
+@pytest.mark.parametrize(
+    "function", [torch.add, torch.sub, torch.mul, torch.div, torch.maximum, torch.atan2, torch.complex]
+)
 def test_operands_with_as_many_units_are_unified(function):
     bench = Bench()
     x, y = bench.data(2, 3), bench.data(2, 3)

@@ -26,6 +26,8 @@ ALONG = {
     "running sum": lambda x, dim: x.cumsum(dim),
     "sort": lambda x, dim: x.sort(dim).values,
     "largest": lambda x, dim: x.topk(3, dim).values,
+    "spectrum": lambda x, dim: torch.fft.fft(x, dim=dim),
+    "spectrum and back": lambda x, dim: torch.fft.irfft(torch.fft.rfft(x, dim=dim), n=x.shape[dim], dim=dim),
 }
 
 

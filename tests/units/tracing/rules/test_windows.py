@@ -43,3 +43,19 @@ def test_units_at_positions_are_mixed(kind):
     assert set(bench.labels.members(mixed).tolist()) <= set(bench.of(x).flatten().tolist())
     bench.labels.spoil_members(mixed[bench.labels.mixture[mixed]])
     assert bench.reasons(x) != {""}
+
+
+def test_channels_that_are_sampled_at_places_keep_their_labels_and_the_places_are_context():
+    bench = Bench()
+    x, grid = bench.data(2, 3, 4, 4, dims=(1,)), bench.data(2, 5, 5, 2, dims=(3,))
+    labels = bench.of(bench(F.grid_sample, x, grid, align_corners=False))
+    assert torch.equal(labels, bench.of(x)[:, :, :1, :1].expand(2, 3, 5, 5))
+    assert bench.reasons(x) == {""}
+    assert "" not in bench.reasons(grid)
+
+
+def test_positions_that_are_units_are_mixed_where_they_are_sampled():
+    bench = Bench()
+    x = bench.data(1, 1, 4, 4, dims=(2, 3))
+    sampled = bench.of(bench(F.grid_sample, x, bench.data(1, 5, 5, 2, dims=()), align_corners=False))
+    assert bench.labels.mixture[sampled].all()
