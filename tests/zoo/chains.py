@@ -164,7 +164,12 @@ def weight_norm():
 
 
 @specimen(
-    {}, refused={"0": "none of whose entries belongs to one unit", "2": "set to zero, silences one unit", "4": "(mv,"}
+    {},
+    refused={
+        "0": "none of whose entries belongs to one unit alone",
+        "2": "set to zero, silences one unit alone",
+        "4": "(mv,",
+    },
 )
 def spectral_norm():
     first, last = parametrizations.spectral_norm(nn.Linear(4, 8)), parametrizations.spectral_norm(nn.Linear(6, 2))

@@ -1,4 +1,4 @@
-"""The zoo: noisy layers, learned queries, filters made by a network, spectra, places to sample at, bags of features."""
+"""The zoo: noisy layers, learned queries, filters made by a network, spectra, places to sample at, bags, sums."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def filter_made_by_a_network():
     return LongConvolution(), torch.randn(3, 8, 4)
 
 
-@specimen({"enter": "6: enter.* > modes"}, refused={"modes": "fft_c2r"})
+@specimen({"enter": "6: enter.* > modes", "modes": "5: modes > leave.weight"})
 def weights_of_a_spectrum():
     class Spectral(nn.Module):
         def __init__(self) -> None:
@@ -144,6 +144,70 @@ def one_norm_for_two_layers():
             return self.head(torch.cat([self.norm(self.a(x)), self.norm(self.b(x))], -1).relu())
 
     return Shared(), torch.randn(8, 4)
+
+
+@specimen({"pieces": "4: pieces.* > 2.weight", "2": "3~: 2.* 4.* > 5.weight"})
+def maxima_of_units():
+    class Maxima(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.unflatten(-1, (-1, 2)).amax(-1)
+
+    steps = {
+        "pieces": nn.Linear(5, 8), "1": Maxima(), "2": nn.Linear(4, 6), "3": Maxima(), "4": nn.LayerNorm(3),
+        "5": nn.Linear(3, 2),
+    }  # fmt: skip
+    model = nn.Sequential()
+    for name, step in steps.items():
+        model.add_module(name, step)
+    return model, torch.randn(8, 5)
+
+
+@specimen(
+    {
+        "experts.0.0": "6: experts.0.0.* > experts.0.2.weight",
+        "experts.1.0": "6: experts.1.0.* > experts.1.2.weight",
+        "experts.0.2": "5: experts.0.2.* experts.1.2.* > head.weight",
+        "up": "8: up offset > down",
+        "down": "5: down > head.weight",
+    },
+    refused={"gate": "softmax"},
+)
+def sums_of_experts():
+    class Sums(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.gate, self.head = nn.Linear(4, 2), nn.Linear(10, 3)
+            self.experts = nn.ModuleList(nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 5)) for _ in range(2))
+            self.up, self.offset = nn.Parameter(torch.randn(2, 4, 4)), nn.Parameter(torch.randn(2, 4))
+            self.down = nn.Parameter(torch.randn(2, 4, 5))
+
+        def forward(self, x: Tensor) -> Tensor:
+            gates = self.gate(x).softmax(-1)
+            by_layers = torch.stack([expert(x) for expert in self.experts], 1) * gates[..., None]
+            hidden = (torch.einsum("bi,eih->beh", x, self.up) + self.offset).relu()
+            by_tensors = torch.einsum("be,beh,eho->bo", gates, hidden, self.down)
+            return self.head(torch.cat([by_layers.sum(1), by_tensors], -1))
+
+    return Sums(), torch.randn(8, 4)
+
+
+@specimen(
+    {"v": "6: v.* > out.weight", "out": "5: out.* > head.weight"},
+    refused={"q": "query with a key", "k": "scales several units"},
+)
+def linear_attention():
+    class LinearAttention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.q, self.k, self.v, self.out = nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(4, 6), nn.Linear(6, 5)
+            self.head = nn.Linear(5, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            q, k, v = (layer(x).unflatten(-1, (2, 3)).transpose(1, 2) for layer in (self.q, self.k, self.v))
+            told = (F.elu(q) + 1) @ ((F.elu(k) + 1).transpose(2, 3) @ v)
+            return self.head(self.out(told.transpose(1, 2).flatten(2)).relu())
+
+    return LinearAttention(), torch.randn(3, 5, 4)
 
 
 @specimen(

@@ -185,11 +185,13 @@ def _give_up(run: Execution, use: DerivedUse, steps: list[Step], source: Source)
     """Spoil units of which no entry of a parameter can be said to be theirs."""
     how = operations(steps)
     if use.role == "in":
-        source.undivided = f"its weight is computed from parameters ({how}), none of whose entries belongs to one unit"
+        source.undivided = (
+            f"its weight is computed from parameters ({how}), none of whose entries belongs to one unit alone"
+        )
         run.spoil(use.labels, source.undivided)
     else:
         why = f"the weight of {use.path or source.path}, which reads it, is computed from parameters ({how}), "
-        run.spoil(use.labels, why + "none of whose entries, set to zero, silences one unit")
+        run.spoil(use.labels, why + "none of whose entries, set to zero, silences one unit alone")
 
 
 def _hand_over(

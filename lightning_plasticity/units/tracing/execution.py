@@ -15,6 +15,7 @@ from torch import Tensor
 from lightning_plasticity.units.slot import SlotKind
 from lightning_plasticity.units.tracing.columns import agree, mix
 from lightning_plasticity.units.tracing.frames import Frames, TapCandidate
+from lightning_plasticity.units.tracing.joining import joined
 from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY, UNREAD, Labels, foreign
 from lightning_plasticity.units.tracing.meeting import meet
 from lightning_plasticity.units.tracing.memory import Memory
@@ -181,6 +182,11 @@ class Execution:
         """Return the labels of a combination along ``dims``, see ``columns.mix``."""
         return None if of is None else mix(self.labels, of, dims, why, statistic=statistic)
 
+    def joined(self, tensor: Tensor) -> Tensor | None:
+        """Return the labels of ``tensor``, with units in place of mixtures, where they can be joined."""
+        labels = self.of(tensor)
+        return labels if labels is None else joined(self.labels, labels)
+
     def spoil(self, labels: Tensor | None, why: str) -> None:
         """Declare that ``labels`` are no units."""
         if labels is not None:
@@ -233,7 +239,12 @@ class Execution:
             shown = columns.reshape([*columns.shape, *[1] * (own.ndim - weight.ndim)])
             self.record(source, "out", along, source.own_shape(own, shown, UNREAD), self.clock)
         if (columns > FOREIGN).any():
-            self.taps += self.frames.taps(read, self.clock, self.shadow.labels)
+            self.taps += self.frames.taps(read, self.clock, self._units_of)
+
+    def _units_of(self, tensor: Tensor) -> Tensor | None:
+        """Return one label per unit for ``tensor``, compact; several labels of a unit may stand at its positions."""
+        labels = self.shadow.labels(tensor)
+        return None if labels is None else compact(torch.where(labels > FOREIGN, self.labels.find(labels), labels))
 
     def _feeds_itself(self, source: Source, along: Orientation, columns: Tensor) -> bool:
         """Return whether the columns of a weight, used for the second time in a run, read what its rows wrote."""

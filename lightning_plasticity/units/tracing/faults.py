@@ -63,9 +63,12 @@ class Faults(Growing):
         ids = ids.reshape(-1)
         self.writable("ends")[ids] = True
         if self.opaque:
-            unknown = torch.isin(self.if_used[ids], torch.tensor(sorted(self.opaque)))
-            self.spoil_members(ids[unknown])
+            self.spoil_members(ids[self.is_opaque(ids)])
         self.spoil(ids, OUTPUT)
+
+    def is_opaque(self, ids: Tensor) -> Tensor:
+        """Return which of ``ids`` are mixtures that an operation without a rule made."""
+        return torch.isin(self.if_used[ids], torch.tensor(sorted(self.opaque)))
 
     def couple(self, ids: Tensor) -> None:
         """Declare that a normalisation lets ``ids`` influence each other."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lightning_plasticity.units.restoring import version_of
 from lightning_plasticity.units.tensors import tensors_in
-from lightning_plasticity.units.tracing.shadow import compact, storage_key
+from lightning_plasticity.units.tracing.shadow import storage_key
 
 _LARGEST_COMPARED = 2**22
 
@@ -149,7 +149,7 @@ class Frames:
         Args:
             read: The activation.
             time: The time of reading.
-            labels: Tells the labels of a tensor.
+            labels: Tells the compact labels of a tensor, one for each unit.
 
         Returns:
             At most two candidates: an input and an output of a module.
@@ -164,7 +164,6 @@ class Frames:
             for port in ports:
                 t = port.tensor
                 seen = labels(t) if t.numel() == read.numel() and version_of(t) == port.version else None
-                seen = None if seen is None else compact(seen)
                 dim = None if seen is None else _feature_dim(seen, t)
                 if seen is not None and dim is not None:
                     features = seen.expand([n if d == dim else 1 for d, n in enumerate(t.shape)]).reshape(-1)

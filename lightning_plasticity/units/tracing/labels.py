@@ -173,6 +173,10 @@ class Labels(Faults):
         self.unjoined[soft] = False
         return True
 
+    def may_vanish(self, ids: Tensor) -> Tensor:
+        """Return which labels tell whether the number is zero where the unit is: of units, and of products of two."""
+        return self.hard[ids] | (self.core_beside[ids] != NOBODY)
+
     def rank(self, ids: Tensor, *, adds: bool) -> Tensor:
         """Return by which of several labels of one unit to call what is made of them: by the highest.
 
@@ -199,7 +203,16 @@ class Labels(Faults):
         return new
 
     def shift(self, ids: Tensor) -> Tensor:
-        """Return labels of the same units for numbers that are not zero where the unit is, such as its sigmoid."""
+        """Return labels of the same units for numbers that are not zero where the unit is, such as its sigmoid.
+
+        Products of two units become others that are not zero where one of the two is.
+        """
+        products = (self.core_beside[ids] != NOBODY) & ~self.offset[ids]
+        if products.any():
+            old = ids[products]
+            new = self.blend(self.core[old], [old], self.reasons[int(self.if_used[old[0]])], self.core_beside[old])
+            self.writable("offset")[new] = True
+            ids = ids.masked_scatter(products, new)
         plain = (self.kind(ids) == HARD) & (ids != NOBODY) & ~self.offset[ids]
         if not plain.any():
             return ids

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lightning_plasticity.units.tracing.joining import joined, several
 from lightning_plasticity.units.tracing.labels import (
     BLEND,
     FOREIGN,
@@ -47,16 +48,6 @@ class Manner:
 
 PRODUCT = Manner()
 SUM = Manner(adds=True)
-
-
-def several(a: Tensor, b: Tensor) -> Tensor:
-    """Return for every ``i`` whether ``a[i]`` is paired with more than one distinct ``b``."""
-    size = int(a.max()) + 1 if len(a) else 0
-    partner = torch.empty(size, dtype=b.dtype)
-    partner[a] = b
-    torn = torch.zeros(size, dtype=torch.bool)
-    torn[a[partner[a] != b]] = True
-    return torn[a]
 
 
 def _beside_several(manner: Manner) -> str:
@@ -129,18 +120,30 @@ def _soft_and_soft(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tens
 
 
 def _mixture_and_hard(labels: Labels, mixture: Tensor, unit: Tensor, manner: Manner) -> Tensor:
-    """Let a norm apply its statistic; in every other case the mixture is used, so its members are no units."""
+    """Let a norm apply its statistic; in every other case the mixture is used, so its members are one unit or none."""
     if manner.normalises and _is_own_statistic(labels, mixture, unit):
         labels.couple(torch.cat([mixture, unit]))
         return unit
+    other = joined(labels, mixture)
+    if labels.hard[other].all():
+        return _hard_and_hard(labels, other, unit, manner)
     labels.spoil_members(mixture)
     return _beside_foreign(labels, unit, manner)
 
 
 def _mixture_and_soft(labels: Labels, mixture: Tensor, soft: Tensor, manner: Manner) -> Tensor:
-    """Drop the parameter."""
-    labels.spoil(soft, _beside_several(manner))
-    return mixture
+    """Mix parameters in that meet one mixture each; drop the others, and a large table, it is slow."""
+    root = labels.find(soft)
+    dropped = several(root, mixture) | labels.has_row[root] | (len(soft) > _MOST_BLENDS)
+    labels.spoil(soft[dropped], _beside_several(manner))
+    result = mixture.clone()
+    for statistic in (False, True):
+        chosen = ~dropped & (labels.statistic[mixture] == statistic)
+        if chosen.any():
+            p, q = mixture[chosen], soft[chosen]
+            each, why = torch.arange(len(p)).repeat(2), labels.reasons[int(labels.if_used[p[0]])]
+            result[chosen] = labels.mixtures(len(p), each, torch.cat([p, q]), why, statistic=statistic)
+    return result
 
 
 def _mixture_and_mixture(labels: Labels, p: Tensor, q: Tensor, manner: Manner) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -133,7 +135,7 @@ def run_under_labels(
     run.frames.restart()
     run.runs += 1
     try:
-        with run.frames.watched(), LeaveMode(run), LabelMode(run, before_write):
+        with run.frames.watched(), _distributions_unchecked(), LeaveMode(run), LabelMode(run, before_write):
             output = forward()
     except Exception as error:
         if run.frames.failure is None:
@@ -149,6 +151,17 @@ def run_under_labels(
     found = list(tensors_in(output)) or list(tensors_in(run.frames.top_outputs))
     for tensor in found:
         run.end(run.of(tensor))
+
+
+@contextmanager
+def _distributions_unchecked() -> Generator[None, None, None]:
+    """Let distributions take any arguments: their checks look at values, but no model branches on that."""
+    checked = Distribution._validate_args
+    Distribution.set_default_validate_args(False)
+    try:
+        yield
+    finally:
+        Distribution.set_default_validate_args(checked)
 
 
 def _where(run: Execution) -> str:

@@ -127,7 +127,7 @@ class Verdict:
         if entry.role == "in":
             owners = entry.owners.reshape(-1)
             if entry.source.rows > 1 and owners.numel() == 1 and int(owners) > 0:
-                self.decline(self._mask(entry.owners), "one unit spans its whole layer")
+                self.decline(self._mask(entry.owners), "all of its rows are one unit")
 
     def _both_roles(self) -> Iterator[tuple[Source, dict[str, Entry]]]:
         """Return the weights whose rows and columns are used, with the entries of both."""

@@ -9,7 +9,7 @@ COMBINED = "it is combined with other units into one number (a sum, a mean, a ma
 MATCHED = "it is multiplied with another activation and summed (like a query with a key)"
 INDEX = "it is used as an index"
 SHARED = "its weight column also reads a feature that is no unit"
-SPREAD = "the layer that reads it mixes it with other units in the same column"
+SPREAD = "the weight column that reads it reads other units as well"
 
 GIVE_WAY = frozenset({SCALES, ADDED, DILUTED})
 """What a unit is combined with; if the result reaches the output of the model, that is what is to be said."""

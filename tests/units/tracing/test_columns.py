@@ -6,7 +6,9 @@ import torch
 
 from lightning_plasticity.units.tracing.columns import agree, mix
 from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY, Labels
-from lightning_plasticity.units.tracing.why import SHARED, SPREAD
+from lightning_plasticity.units.tracing.meeting import meet
+from lightning_plasticity.units.tracing.pairs import PRODUCT
+from lightning_plasticity.units.tracing.why import SCALES, SHARED, SPREAD
 
 
 def reason(labels: Labels, ids: torch.Tensor) -> set[str]:
@@ -71,10 +73,39 @@ def test_units_that_share_one_column_and_have_no_other_become_one():
 
 def test_units_that_are_spread_over_several_columns_together_are_spoiled():
     labels = Labels()
-    a, b = labels.fresh(1), labels.fresh(1)
-    seen = torch.stack([torch.cat([a, b]), torch.cat([b, a])])
+    units = labels.fresh(3)
+    seen = torch.stack([units, units.flip(0)])
     assert agree(labels, seen).tolist() == [FOREIGN] * 2
-    assert reason(labels, torch.cat([a, b])) == {SPREAD}
+    assert reason(labels, units) == {SPREAD}
+
+
+def test_units_that_share_all_of_their_columns_with_one_other_become_one_with_it():
+    labels = Labels()
+    a, b = labels.fresh(2), labels.fresh(2)
+    seen = torch.stack([torch.cat([a, a]), torch.cat([b, b])], 1)
+    assert torch.equal(labels.find(agree(labels, seen)), labels.find(a).repeat(2))
+    assert torch.equal(labels.find(a), labels.find(b))
+    lonely = labels.fresh(3)
+    assert agree(labels, lonely[torch.tensor([[0, 1], [0, 2]])]).tolist() == [FOREIGN] * 2
+
+
+def test_a_sum_of_products_of_one_unit_with_others_belongs_to_it_and_they_scale_it():
+    labels = Labels()
+    state, value = labels.fresh(3), labels.fresh(2)
+    products = meet(labels, state[:, None], value[None], PRODUCT)
+    assert mix(labels, products, [0], "mixed").tolist() == [value.tolist()]
+    assert reason(labels, state) == {SCALES}
+    assert reason(labels, value) == {""}
+    gate = meet(labels, labels.fresh(3)[:, None], value[None], PRODUCT)
+    opened = mix(labels, labels.shift(gate), [0], "mixed")
+    assert labels.offset[opened].all()
+    assert torch.equal(labels.find(opened)[0], labels.find(value))
+
+
+def test_a_sum_of_products_without_a_common_factor_is_a_mixture():
+    labels = Labels()
+    products = meet(labels, labels.fresh(3)[:, None], labels.fresh(2)[None], PRODUCT)
+    assert labels.mixture[mix(labels, products, [0, 1], "mixed")].all()
 
 
 def test_a_column_that_also_reads_something_foreign_belongs_to_no_unit():

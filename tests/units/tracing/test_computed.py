@@ -82,7 +82,7 @@ def test_a_weight_of_which_no_column_can_be_silenced_has_units_and_reads_none(ki
     assert [group.name for group in units] == ["2"]
     (reason,) = (skip for skip in units.skipped if skip.layer == "0")
     assert reason.reason.startswith("the weight of 2, which reads it, is computed from parameters (")
-    assert reason.reason.endswith("), none of whose entries, set to zero, silences one unit")
+    assert reason.reason.endswith("), none of whose entries, set to zero, silences one unit alone")
     assert reason.remedy == "Remove the parametrisation of the layer that reads it"
 
 
@@ -102,10 +102,10 @@ def test_a_weight_that_mixes_its_rows_and_columns_is_refused_with_the_operations
     units = found(with_weight(change))
     reasons = {skip.layer: skip for skip in units.skipped}
     assert len(units) == 0
-    assert "none of whose entries, set to zero, silences one unit" in reasons["0"].reason
+    assert "none of whose entries, set to zero, silences one unit alone" in reasons["0"].reason
     assert f"{how}" in reasons["2"].reason
     assert reasons["2"].reason.startswith("its weight is computed from parameters (")
-    assert reasons["2"].reason.endswith("), none of whose entries belongs to one unit")
+    assert reasons["2"].reason.endswith("), none of whose entries belongs to one unit alone")
     assert reasons["2"].remedy.startswith("Compute each row of the weight by itself")
 
 
@@ -132,7 +132,7 @@ def test_a_column_that_is_all_of_its_norm_cannot_be_silenced():
     model = nn.Sequential(nn.Linear(4, 1), nn.ReLU(), parametrizations.weight_norm(nn.Linear(1, 2)))
     units = found(model)
     assert len(units) == 0
-    assert "set to zero, silences one unit" in units.skipped[0].reason
+    assert "set to zero, silences one unit alone" in units.skipped[0].reason
 
 
 def test_weight_normed_convolutions_in_groups_are_followed_back():

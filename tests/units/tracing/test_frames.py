@@ -80,3 +80,10 @@ def test_a_module_whose_function_copies_its_input_into_another_order_is_watched_
     assert units["attention.out_proj"].tap.path == "last"
     assert units["attention"].tap is None  # its values never leave the function
     assert "not observed" in units.summary()
+
+
+def test_a_unit_that_several_rows_write_at_several_positions_is_seen_where_it_is_read():
+    model = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Unflatten(1, (2, 3)), nn.Linear(3, 2))
+    (group,) = discover_units(model, torch.randn(5, 4))
+    assert (group.tap.path, group.tap.where, group.tap.dim) == ("3", "input", -1)
+    assert group.tap.index.tolist() == [[0], [1], [2]]

@@ -119,6 +119,17 @@ def test_shifted_labels_are_the_same_units_and_shifted_once():
     assert torch.equal(labels.shift(shifted), shifted)
 
 
+def test_a_shifted_product_of_two_units_is_another_product_of_them():
+    labels = Labels()
+    a, b = labels.fresh(1), labels.fresh(1)
+    product = labels.blend(a, [a, b], "both", b)
+    shifted = labels.shift(product)
+    assert (labels.core[shifted].item(), labels.core_beside[shifted].item()) == (a.item(), b.item())
+    assert labels.offset[shifted].all()
+    assert not labels.offset[product].any()
+    assert torch.equal(labels.shift(shifted), shifted)
+
+
 def test_what_is_switched_off_is_foreign_in_the_next_run_and_keeps_its_reason():
     labels = Labels()
     a = labels.fresh(2)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributions import Normal
 
 from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units import discover_units, verify_units
@@ -255,3 +256,28 @@ def test_what_runs_in_inference_mode_is_followed_like_all_else(inside):
     assert len(units) == 3
     assert units.skipped == plain.skipped
     assert all(proof.proven for proof in verify_units(model, x, units))
+
+
+class Stochastic(nn.Module):
+    """Draws hidden units from a distribution, which looks at its arguments; a layer does not run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.scale, self.last, self.spare = (nn.Linear(4, 4) for _ in range(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.last(Normal(self.mean(x), self.scale(x).exp()).rsample())
+
+
+def test_that_a_distribution_checks_its_arguments_is_no_branch_of_the_model():
+    unit_map = discover_units(Stochastic(), torch.randn(6, 4))
+    assert [group.name for group in unit_map] == ["mean"]
+    with pytest.raises(ValueError, match="constraint"):
+        Normal(torch.zeros(1), -torch.ones(1))
+
+
+def test_distributions_check_their_arguments_again_after_a_model_has_failed():
+    with pytest.raises(UnsupportedModelError):
+        discover_units(Stochastic(), torch.randn(6, 5))
+    with pytest.raises(ValueError, match="constraint"):
+        Normal(torch.zeros(1), -torch.ones(1))

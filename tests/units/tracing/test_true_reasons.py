@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from lightning_plasticity.units import discover_units
-from lightning_plasticity.units.tracing.why import ADDED, COMBINED, DILUTED, MATCHED, OUTPUT, SCALES
+from lightning_plasticity.units.tracing.why import ADDED, DILUTED, MATCHED, OUTPUT, SCALES
 
 
 class Model(nn.Module):
@@ -85,7 +85,7 @@ CASES: dict[str, tuple[nn.Module, tuple[int, ...], dict[str, str]]] = {
     ),
     "linear attention": (
         Model(linear_attention, **{name: nn.Linear(4, 6) for name in ("query", "key", "value")}, out=nn.Linear(6, 2)),
-        SEQUENCE, {"query": MATCHED, "key": MATCHED, "value": MATCHED, "out": OUTPUT},
+        SEQUENCE, {"query": MATCHED, "key": SCALES, "out": OUTPUT},
     ),
     "a bilinear layer at the end": (
         Model(lambda m, x: m.both(m.a(x).relu(), m.b(x).relu()), a=nn.Linear(4, 6), b=nn.Linear(4, 5),
@@ -119,8 +119,7 @@ CASES: dict[str, tuple[nn.Module, tuple[int, ...], dict[str, str]]] = {
         Model(softmax_gate, gate=nn.Linear(4, 3), experts=nn.ModuleList(nn.Linear(4, 6) for _ in range(3)),
               out=nn.Linear(6, 2)),
         ROWS, {
-            "gate": "each of its numbers is made of several units at once (softmax)",
-            "experts.0": COMBINED, "experts.1": COMBINED, "experts.2": COMBINED, "out": OUTPUT,
+            "gate": "each of its numbers is made of several units at once (softmax)", "out": OUTPUT,
         },
     ),
     "a softmax over a parameter": (

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lightning_plasticity.units.tracing.columns import agree
-from lightning_plasticity.units.tracing.labels import NOBODY, foreign
+from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY, foreign
 from lightning_plasticity.units.tracing.pairs import PRODUCT, SUM
 from lightning_plasticity.units.tracing.rules.call import Call
 from lightning_plasticity.units.tracing.rules.pointwise import aligned, with_parameters
@@ -76,7 +76,23 @@ def _without_weight(
     for labels, letters in ((a, first), (b, second)):
         gone = [d for d, c in enumerate(letters) if c not in out]
         parts.append(_arrange(run.mix(labels, gone, MATCHED), letters, out))
+    if _is_context(run, parts[0], b):
+        parts[0] = None
+    elif _is_context(run, parts[1], a):
+        parts[1] = None
     return run.meet(parts[0], parts[1])
+
+
+def _is_context(run: Execution, factors: Tensor | None, of: Tensor | None) -> bool:
+    """Return whether ``factors`` are one number for units that vanish; it is used up, and their sum is theirs alone."""
+    if factors is None or of is None or of.numel() == 1 or factors.numel() > 1:
+        return False
+    if not run.labels.hard[of].all() or run.labels.offset[of].any():
+        return False
+    is_context = bool((run.labels.mixture[factors] | (factors == FOREIGN)).all())
+    if is_context:
+        run.labels.spoil_members(factors[run.labels.mixture[factors]])
+    return is_context
 
 
 def _arrange(labels: Tensor | None, letters: str, out: str) -> Tensor | None:

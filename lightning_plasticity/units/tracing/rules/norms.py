@@ -88,7 +88,7 @@ def weight_norm(run: Execution, call: Call) -> Labelling:
 def layer_norm(run: Execution, call: Call) -> Labelling:
     """Keep the labels of the features and note that they share statistics."""
     x = call.args[0]
-    labels = run.of(x)
+    labels = run.joined(x)
     if _couple(run, labels, list(range(x.ndim - len(call["normalized_shape"]), x.ndim))):
         labels = _centred(run, labels, call)
     labels = _affine(run, labels, {"scale": call["weight"], "shift": call.bound.get("bias")}, None, x.ndim)
@@ -99,7 +99,7 @@ def layer_norm(run: Execution, call: Call) -> Labelling:
 def group_norm(run: Execution, call: Call) -> Labelling:
     """Keep the labels of the channels; those of one group share statistics."""
     x = call.args[0]
-    labels = run.of(x)
+    labels = run.joined(x)
     groups = int(call["group"])
     if _couple(run, labels, [d for d in range(1, x.ndim) if d != 1 or groups < x.shape[1]]):
         labels = _centred(run, labels, call)

@@ -48,7 +48,7 @@ def pointwise(run: Execution, call: Call) -> Labelling:
     operands = operands_in((*call.args, *(v for k, v in call.kwargs.items() if k != "out")))
     ndim = max(t.ndim for t in operands)
     each = [aligned(run.of(t, kind), ndim) for t in operands]
-    if any(labels is not None and run.labels.hard[labels].any() for labels in each):
+    if any(labels is not None and run.labels.may_vanish(labels).any() for labels in each):
         labels = _combined(run, call, operands, each)
     else:  # there is no unit that could be left or lost
         labels = _met(run, each, Manner(normalises=call.name in _NORMALISING))
