@@ -5,7 +5,7 @@
 Every model has random weights and runs in a process of its own, which is how its memory is measured. Images have the
 smallest size that the model takes, three of them in a batch. *ratio* is the time of discovery over that of one forward
 pass (evaluation mode, without gradients), medians of five rounds of both, in processor time of one thread.
-The proof runs on two of the images, in double precision; models of more than half a billion weights in single.
+The proof runs on two of the images, in double precision.
 """
 
 from __future__ import annotations
@@ -77,7 +77,6 @@ def classifier(name: str) -> tuple[nn.Module, torch.Tensor]:
     return model.eval(), images
 
 
-LARGEST_DOUBLE = 2**29  # weights; larger models are proven in single precision, to 1e-4
 SLOW_INITS = frozenset({"googlenet", "inception_v3"})  # without the option they warn
 
 
@@ -117,15 +116,14 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
 def proof(model: nn.Module, inputs: Any, unit_map: Any) -> dict[str, Any]:
     """Return what was proven of the groups."""
     inputs = inputs[:2] if isinstance(inputs, torch.Tensor) else inputs  # a batch norm needs two
-    large = sum(parameter.numel() for parameter in model.parameters()) > LARGEST_DOUBLE
     start = time.process_time()
-    proofs = verify_units(model, inputs, unit_map, dtype=torch.float32 if large else torch.float64)
+    proofs = verify_units(model, inputs, unit_map)
     return {
         "proven": f"{sum(proof.proven for proof in proofs)}/{len(proofs)}",
         "runs": proofs.runs,
         "proof_s": round(time.process_time() - start, 1),
         "problems": [f"{proof.group}: {problem}" for proof in proofs for problem in proof.problems],
-        "note": "WRONG" if proofs.failed else "in single precision" if large else "",
+        "note": "WRONG" if proofs.failed else "",
     }
 
 

@@ -103,6 +103,16 @@ class Slot(Bound):
         flat = self.index[0].flatten().cpu()
         return len(self.dims) == 1 and torch.equal(flat, torch.arange(flat.numel(), device="cpu"))
 
+    @cached_property
+    def is_disjoint(self) -> bool:
+        """Whether no entry belongs to two units, or twice to one; it does not in any slot that is right."""
+        if self._in_order:
+            return True
+        shape, places = self.tensor.shape, torch.zeros_like(self.index[0])
+        for dim, table in zip(self.dims, self.index, strict=True):
+            places = places * shape[dim] + table % shape[dim]
+        return bool(places.unique().numel() == places.numel())  # type: ignore[no-untyped-call]
+
     @property
     def size(self) -> int:
         """The number of units ``U``."""

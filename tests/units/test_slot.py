@@ -49,6 +49,16 @@ def test_gather_and_positions_are_the_entries_of_the_units(slot):
     assert torch.equal(slot.gather(units).flatten(), flat[expected])
 
 
+def test_an_entry_that_belongs_to_two_units_is_noticed(slot):
+    owned = [place for unit in range(slot.size) for place in entries(slot, unit)]
+    assert slot.is_disjoint
+    assert len(set(owned)) == len(owned)
+    twice = torch.tensor([0, *range(slot.size - 1)])
+    assert not Slot(
+        slot.module, slot.name, slot.path, slot.dims, tuple(table[twice] for table in slot.index)
+    ).is_disjoint
+
+
 def test_assign_writes_the_entries_of_the_units_and_nothing_else(slot):
     before, identity = slot.tensor.detach().clone(), slot.tensor
     unit = slot.size - 1

@@ -140,17 +140,19 @@ def _shown(tap: Tap, units: Tensor) -> Generator[list[Tensor], None, None]:
 
 def _unread(chosen: Chosen) -> AbstractContextManager[None]:
     """Let backward passes find zeros in the entries that read ``units``, wherever an operation has saved the weight."""
-    cut: dict[int, Tensor] = {}
+    readers: dict[int, list[tuple[Slot, Tensor]]] = {}
     for slot, units in ((slot, units) for group, units in chosen for slot in group.outgoing):
-        storage = slot.tensor.untyped_storage()
-        if storage.data_ptr() not in cut:
-            cut[storage.data_ptr()] = slot.tensor.new_empty(0).set_(storage).clone()
-        tensor = slot.tensor.data
-        slot.assign(units, 0.0, tensor=_like(tensor, cut[storage.data_ptr()]))
+        readers.setdefault(slot.tensor.untyped_storage().data_ptr(), []).append((slot, units))
 
     def unpack(saved: Tensor) -> Tensor:
-        zeroed = cut.get(saved.untyped_storage().data_ptr())
-        return saved if zeroed is None else _like(saved, zeroed)
+        """Return what was saved, or a copy that lasts as long as the derivative of this operation takes."""
+        storage = saved.untyped_storage()
+        if storage.data_ptr() not in readers:
+            return saved
+        copy = saved.new_empty(0).set_(storage).clone()
+        for slot, units in readers[storage.data_ptr()]:
+            slot.assign(units, 0.0, tensor=_like(slot.tensor.data, copy))
+        return _like(saved, copy)
 
     return torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, unpack)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias
 
-import torch
 from torch import Tensor
 
 from lightning_plasticity.units.group import UnitGroup
@@ -166,7 +165,7 @@ def disjoint(box: Sandbox, group: UnitGroup) -> list[str]:
     Returns:
         What is wrong, one sentence per slot.
     """
-    problems = [f"{slot.path}: an entry belongs to two units" for slot in group.slots if _is_shared(slot)]
+    problems = [f"{slot.path}: an entry belongs to two units" for slot in group.slots if not slot.is_disjoint]
     one = box.choose(group.size, 1)
     with box.edited():
         box.fill(group.incoming, one, 1.0)
@@ -177,11 +176,3 @@ def disjoint(box: Sandbox, group: UnitGroup) -> list[str]:
             if not slot.gather(one).any()
         ]
     return problems
-
-
-def _is_shared(slot: Slot) -> bool:
-    shape = slot.tensor.shape
-    places = torch.zeros_like(slot.index[0])
-    for dim, table in zip(slot.dims, slot.index, strict=True):
-        places = places * shape[dim] + table % shape[dim]
-    return bool(places.unique().numel() < places.numel())  # type: ignore[no-untyped-call]

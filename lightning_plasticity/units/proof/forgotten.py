@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from lightning_plasticity.units.group import UnitGroup
+from lightning_plasticity.units.group import Tap, UnitGroup
 from lightning_plasticity.units.proof.effects import Listener, by_tensor, effects, largest_per_unit
 from lightning_plasticity.units.proof.laws import Chosen, Law, Problems, about, blamed, cut
 from lightning_plasticity.units.proof.sandbox import Sandbox
@@ -22,15 +22,22 @@ Entries: TypeAlias = dict[int, Tensor]
 """Some entries of some tensors: a mask by the ``id`` of the tensor."""
 
 
+class _Idle(NamedTuple):
+    """Entries that do not act but through one unit, and whether it is certain that they come before it."""
+
+    entries: Entries
+    is_before: bool
+
+
 def forgotten(box: Sandbox, groups: Sequence[UnitGroup], unit_map: UnitMap) -> dict[str, list[str] | None]:
     """Return the tensors with entries that are said to write no unit, but act on the output through one unit alone.
 
-    Such an entry has a derivative, and none that is passed on by what reads the unit; and it has one where a tap shows
-    the unit, so it comes before. A tensor counts if this is so for several units. With one set of weights it may be
-    chance (the other readers of the entry are dead), so it has to be so with others too.
+    Such an entry has a derivative, and none but that which is passed on by what reads the unit. A tensor counts if this
+    is so for several units. With one set of weights it may be chance (the other readers of the entry are dead), so it
+    has to be so with others too.
 
-    One unit of every group at a time is left out of the derivatives, of all groups at once: which leaves none to fewer
-    entries than each alone would. Only where there are such, the groups are looked at one by one.
+    One unit of every group at a time is left out of the derivatives, of all groups at once: what has no derivative then
+    is all that has none if they are left out one by one, and more. Only if there is any, this is done.
 
     Args:
         box: The model; its weights are redrawn if anything is found, and stay so.
@@ -38,13 +45,13 @@ def forgotten(box: Sandbox, groups: Sequence[UnitGroup], unit_map: UnitMap) -> d
         unit_map: All groups; what writes their units is theirs.
 
     Returns:
-        Dotted names by name of the group; None if it cannot be told, because there are no derivatives, or no unit has
-        one.
+        Dotted names by name of the group; None if it cannot be told, because there are no derivatives, no unit has
+        one, or such an entry may come after the unit as well as before.
     """
     tensors = dict(box.model.named_parameters()) | dict(box.model.named_buffers())
     alive, acting = _alive(box, groups, _free(tensors, unit_map)) if groups else ({}, {})
     found = {
-        group: {unit: _through_one(box, group, unit, acting) for unit in alive[group].tolist()}
+        group: {unit: _without(box, group, unit, acting) for unit in alive[group].tolist()}
         for group in _suspects(box, alive, acting)
     }
     several = {group: min(_SEVERAL, len(units)) for group, units in alive.items()}
@@ -53,25 +60,32 @@ def forgotten(box: Sandbox, groups: Sequence[UnitGroup], unit_map: UnitMap) -> d
         if found:
             box.redraw_weights()
         for group, units in found.items():
-            found[group] = {unit: _without(box, group, unit, entries) for unit, entries in units.items()}
+            found[group] = {unit: _without(box, group, unit, idle.entries) for unit, idle in units.items()}
     paths = {id(tensor): path for path, tensor in tensors.items()}
-    told = {group.name: _counted(found.get(group, {}), several[group]) for group in alive}
-    return {group.name: None for group in groups} | {
-        name: sorted(paths[tensor] for tensor in counted) for name, counted in told.items()
-    }
+    told: dict[str, list[str] | None] = {group.name: None for group in groups} | {group.name: [] for group in alive}
+    for group, units in found.items():
+        before = {unit: idle for unit, idle in units.items() if idle.is_before}
+        if _counted(units, several[group]):
+            told[group.name] = sorted(paths[tensor] for tensor in _counted(before, several[group])) or None
+    return told
 
 
-def _counted(units: dict[int, Entries], several: int) -> list[int]:
+def _counted(units: dict[int, _Idle], several: int) -> list[int]:
     """Return the tensors that are found with several units."""
-    times = Counter(tensor for entries in units.values() for tensor in entries)
+    times = Counter(tensor for idle in units.values() for tensor in idle.entries)
     return [tensor for tensor, count in times.items() if count >= several]
 
 
 def _free(tensors: dict[str, Tensor], unit_map: UnitMap) -> Entries:
-    """Return the entries that are said to write no unit."""
-    free = {id(tensor): torch.ones_like(tensor, dtype=torch.bool) for tensor in tensors.values()}
-    for slot in (slot for group in unit_map for slot in group.incoming + group.norms):
-        slot.assign(torch.arange(slot.size, device="cpu"), 0.0, tensor=free[id(slot.tensor)])
+    """Return the entries that are said to write no unit, of tensors that have any."""
+    written = by_tensor(slot for group in unit_map for slot in group.incoming + group.norms)
+    free: Entries = {}
+    for tensor in tensors.values():
+        mask = torch.ones_like(tensor, dtype=torch.bool)
+        for slot in written.get(id(tensor), ()):
+            slot.assign(torch.arange(slot.size, device="cpu"), 0.0, tensor=mask)
+        if mask.any():
+            free[id(tensor)] = mask
     return free
 
 
@@ -83,7 +97,8 @@ def _alive(box: Sandbox, groups: Sequence[UnitGroup], free: Entries) -> tuple[di
     acting: Entries = {}
 
     def note(tensor: Tensor, effect: Tensor) -> None:
-        acting[id(tensor)] = free[id(tensor)] & (effect > box.tolerance)
+        if id(tensor) in free:
+            acting[id(tensor)] = free[id(tensor)] & (effect > box.tolerance)
         for slot in written.get(id(tensor), ()):
             acts = (largest_per_unit(slot, effect) > box.tolerance).cpu()
             group = owners[id(slot)]
@@ -114,27 +129,33 @@ def _leaves_some(acting: Entries) -> Law:
     return leaves_some
 
 
-def _through_one(box: Sandbox, group: UnitGroup, unit: int, acting: Entries) -> Entries:
-    """Return those of the ``acting`` entries that act on the unit where a tap shows it, and not but through it."""
+def _without(box: Sandbox, group: UnitGroup, unit: int, entries: Entries) -> _Idle:
+    """Return those of ``entries`` that do not act but through ``unit``, with these weights.
+
+    If derivatives cannot leave out what reads the unit, it is set to zero; then what comes after the unit may be idle
+    too, so the tap has to show that an entry comes before.
+    """
+    chosen = [(group, torch.tensor([unit], device="cpu"))]
+    left = _without_all(box, chosen, entries)
+    if left is not None:
+        return _Idle(left, is_before=True)
+    with box.edited():
+        cut(box, chosen)
+        left = _idle(box, chosen, entries, unread=False)
+    before = _seen(box, group.tap, chosen[0][1], left) if group.tap is not None else {}
+    return _Idle(before or left, is_before=bool(before))
+
+
+def _seen(box: Sandbox, tap: Tap, units: Tensor, entries: Entries) -> Entries:
+    """Return those of ``entries`` that act on what the tap shows of the units."""
     writing: Entries = {}
 
     def note(tensor: Tensor, effect: Tensor) -> None:
-        writing[id(tensor)] = acting[id(tensor)] & (effect > 0)
+        if id(tensor) in entries:
+            writing[id(tensor)] = entries[id(tensor)] & (effect > 0)
 
-    if group.tap is not None:
-        effects(box, note, statistics=True, seen=(group.tap, torch.tensor([unit], device="cpu")))
-    return _without(box, group, unit, acting if group.tap is None else writing)
-
-
-def _without(box: Sandbox, group: UnitGroup, unit: int, entries: Entries) -> Entries:
-    """Return those of ``entries`` that do not act but through ``unit``, with these weights."""
-    chosen = [(group, torch.tensor([unit], device="cpu"))]
-    left = _without_all(box, chosen, entries)
-    if left is None and group.tap is not None:
-        with box.edited():
-            cut(box, chosen)
-            left = _idle(box, [], entries)
-    return left or {}
+    effects(box, note, statistics=True, seen=(tap, units))
+    return _not_empty(writing)
 
 
 def _without_all(box: Sandbox, chosen: Chosen, entries: Entries) -> Entries | None:
@@ -149,19 +170,37 @@ def _without_all(box: Sandbox, chosen: Chosen, entries: Entries) -> Entries | No
     def look(tensor: Tensor, effect: Tensor) -> None:
         passed_on.extend(bool(largest_per_unit(slot, effect)[only[id(slot)]]) for slot in written.get(id(tensor), ()))
 
-    left = _idle(box, chosen, entries, look)
+    left = _idle(box, chosen, entries, look=look)
     return None if any(passed_on) else left
 
 
-def _idle(box: Sandbox, unread: Chosen, entries: Entries, look: Listener | None = None) -> Entries:
-    """Return those of ``entries`` without effect while the units are unread; ``look`` receives all effects as well."""
+def _idle(
+    box: Sandbox, chosen: Chosen, entries: Entries, *, unread: bool = True, look: Listener | None = None
+) -> Entries:
+    """Return those of ``entries`` that have no effect, but for those that read the units.
+
+    Args:
+        box: The model.
+        chosen: The units. Two factors of a weight that reads them have no effect but through each other.
+        entries: The entries.
+        unread: Whether to leave out what acts through what reads the units.
+        look: Receives all effects as well.
+    """
     idle = dict(entries)
+    reading = by_tensor(slot for group, _ in chosen for slot in group.outgoing)
+    units = {id(slot): those for group, those in chosen for slot in group.outgoing}
 
     def note(tensor: Tensor, effect: Tensor) -> None:
         if id(tensor) in idle:
-            idle[id(tensor)] = idle[id(tensor)] & (effect == 0)
+            mask = idle[id(tensor)] = idle[id(tensor)] & (effect == 0)
+            for slot in reading.get(id(tensor), ()):
+                slot.assign(units[id(slot)], 0.0, tensor=mask)
         if look is not None:
             look(tensor, effect)
 
-    effects(box, note, statistics=True, unread=unread)
-    return {tensor: mask for tensor, mask in idle.items() if mask.any()}
+    effects(box, note, statistics=True, unread=chosen if unread else ())
+    return _not_empty(idle)
+
+
+def _not_empty(entries: Entries) -> Entries:
+    return {tensor: mask for tensor, mask in entries.items() if mask.any()}

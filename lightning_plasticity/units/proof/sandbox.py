@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ class Sandbox:
         self.generator = torch.Generator("cpu").manual_seed(seed)
         self.training = False
         self.runs = 0
-        self._undo: list[tuple[Slot, Tensor, Tensor]] = []
+        self._undo: list[Callable[[], None]] = []
         self._sizes: dict[int, float] = {}
         self._outputs: list[Tensor] = []
         self._promotion = Promotion(dtype)
@@ -139,8 +140,7 @@ class Sandbox:
             yield
         finally:
             while len(self._undo) > start:
-                slot, units, values = self._undo.pop()
-                slot.assign(units, values, tensor=slot.tensor.data)
+                self._undo.pop()()
 
     def assign(self, slot: Slot, units: Tensor, values: Tensor | float) -> None:
         """Write ``values`` to the entries of ``units``; undone at the end of :meth:`edited`."""
@@ -149,7 +149,8 @@ class Sandbox:
 
     def _remember(self, slot: Slot, units: Tensor) -> Tensor:
         """Return the entries of ``units``, which are written back at the end of :meth:`edited`."""
-        self._undo.append((slot, units, values := slot.gather(units)))
+        values = slot.gather(units)
+        self._undo.append(partial(slot.assign, units, values, tensor=slot.tensor.data))
         return values
 
     def fill(self, slots: Iterable[Slot], units: Tensor, value: float) -> None:
@@ -169,9 +170,11 @@ class Sandbox:
     def swap(self, slots: Iterable[Slot], one: Tensor, other: Tensor) -> None:
         """Exchange the entries of the units ``one`` with those of the units ``other``, slot by slot."""
         for slot in slots:
-            first, second = self._remember(slot, one), self._remember(slot, other)
-            slot.assign(one, second, tensor=slot.tensor.data)
-            slot.assign(other, first, tensor=slot.tensor.data)
+            if slot.is_disjoint:
+                self._undo.append(partial(_exchange, slot, one, other))
+            else:  # a wrong slot: to exchange its entries again does not undo it
+                self._remember(slot, torch.cat([one, other]))
+            _exchange(slot, one, other)
 
     def silence(self, slots: Iterable[Slot], units: Tensor, bias: float = 0.0) -> None:
         """Write zeros, but one as a variance, and ``bias`` where the entries are added."""
@@ -227,6 +230,12 @@ class Sandbox:
     def choose(self, size: int, count: int) -> Tensor:
         """Return ``count`` (at most all) of ``size`` units, without repetition, in random order."""
         return torch.randperm(size, generator=self.generator, device="cpu")[:count]
+
+
+def _exchange(slot: Slot, one: Tensor, other: Tensor) -> None:
+    first, second = slot.gather(one), slot.gather(other)
+    slot.assign(one, second, tensor=slot.tensor.data)
+    slot.assign(other, first, tensor=slot.tensor.data)
 
 
 @contextmanager

@@ -16,6 +16,9 @@ from lightning_plasticity.units.slot import Slot
 if TYPE_CHECKING:
     from lightning_plasticity.units.tracing.verdict import Entry, Verdict
 
+_MOST_REMEMBERED = 2**16
+"""Larger tables, of the columns of grouped convolutions, are met once; to remember them would double the memory."""
+
 
 @dataclass(eq=False)
 class _Group:
@@ -50,7 +53,7 @@ def groups_of(verdict: Verdict) -> list[UnitGroup]:
     number[good] = torch.arange(len(good))
     lengths = [entry.owners.numel() for entry in verdict.entries]
     owners = torch.cat([entry.owners.reshape(-1) for entry in verdict.entries])
-    order, sizes = _in_groups(verdict.entries, torch.split_with_sizes(number[owners], lengths), len(good))
+    order, sizes = _in_groups(verdict.entries, number[owners], lengths, len(good))
     number[good[order]] = torch.arange(len(good))  # from now on the units of a group are neighbours
     starts = [0, *torch.tensor(sizes).cumsum(0).tolist()]
     groups = [_Group(start, size) for start, size in zip(starts, sizes, strict=False)]
@@ -92,19 +95,21 @@ def _finished(group: _Group, verdict: Verdict, unit: int) -> UnitGroup:
     )
 
 
-def _in_groups(entries: Sequence[Entry], owned: Sequence[Tensor], total: int) -> tuple[Tensor, list[int]]:
+def _in_groups(entries: Sequence[Entry], owned: Tensor, lengths: Sequence[int], total: int) -> tuple[Tensor, list[int]]:
     """Return all units, those of a group side by side, and the sizes of the groups.
 
     The groups, and the units of each, are in the order in which rows of weights first write them.
 
     Args:
         entries: The tensors in their roles.
-        owned: The unit of every entry of each, flattened, -1 for none.
+        owned: The unit of every entry of all of them, flattened, -1 for none.
+        lengths: How many entries each of them has.
         total: The number of units.
     """
-    which = _alike(owned, total)
+    which = _alike(owned, lengths, total)
+    each = torch.split_with_sizes(owned, lengths)
     writers = sorted((e.time, i) for i, e in enumerate(entries) if e.role == "in")
-    rows = torch.cat([owned[i] for _, i in writers])
+    rows = torch.cat([each[i] for _, i in writers])
     rows = rows[rows >= 0]
     never = len(rows)
     written = torch.full((total,), never).scatter_reduce(0, rows, torch.arange(never), "amin")  # when each is at first
@@ -114,16 +119,14 @@ def _in_groups(entries: Sequence[Entry], owned: Sequence[Tensor], total: int) ->
     return units, sizes.tolist()
 
 
-def _alike(owned: Sequence[Tensor], total: int) -> Tensor:
+def _alike(owned: Tensor, lengths: Sequence[int], total: int) -> Tensor:
     """Return the number of each unit's group, ``[total]``: units that own equally many entries of every tensor."""
     generator = torch.Generator().manual_seed(0)
-    keys = torch.randint(-(2**62), 2**62, (len(owned),), generator=generator)
-    keys = keys.repeat_interleave(torch.tensor([o.numel() for o in owned]))
-    units = torch.cat([*owned])
-    of_units = units >= 0
-    sums = torch.zeros(total, dtype=torch.long)  # sums of random keys: equal for units that own the same only
-    sums.index_add_(0, units[of_units], keys[of_units])
-    which: Tensor = sums.unique(return_inverse=True)[1]  # type: ignore[no-untyped-call]
+    keys = torch.randint(-(2**62), 2**62, (len(lengths),), generator=generator)
+    keys = keys.repeat_interleave(torch.tensor(lengths))
+    sums = torch.zeros(1 + total, dtype=torch.long)  # sums of random keys: equal for units that own the same only
+    sums.index_add_(0, owned + 1, keys)
+    which: Tensor = sums[1:].unique(return_inverse=True)[1]  # type: ignore[no-untyped-call]
     return which
 
 
@@ -144,6 +147,8 @@ class _ByGroup:
         Args:
             units: The unit at every position, -1 for none, ``[N]``.
         """
+        if len(units) > _MOST_REMEMBERED:
+            return self._split(units)
         key = units.numpy().tobytes()
         if key not in self.known:
             self.known[key] = self._split(units)

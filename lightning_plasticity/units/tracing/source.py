@@ -145,7 +145,8 @@ class Source:
             return labels.permute(*named, *(d for d in range(labels.ndim) if d not in named)).reshape(shape)
         flat = torch.full((t.untyped_storage().nbytes() // t.element_size(),), missing, dtype=torch.long)
         flat.as_strided(view.shape, view.stride(), view.storage_offset()).copy_(labels)
-        return compact(flat.as_strided(t.shape, t.stride(), t.storage_offset()))
+        whole = flat.as_strided(t.shape, t.stride(), t.storage_offset())
+        return compact(whole).clone()  # so that the memory of the whole is freed
 
 
 def _matching_dims(view: Tensor, tensor: Tensor) -> list[int | None] | None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
 
 import pytest
 import torch
 from support.proof_cases import Network, group_of, prove, slot
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from lightning_plasticity.units import UnitGroup, UnitMap, verify_units
+from lightning_plasticity.units import Tap, UnitGroup, UnitMap, verify_units
 from lightning_plasticity.units.proof.forgotten import forgotten
 from lightning_plasticity.units.proof.sandbox import sandbox
 
@@ -95,6 +97,40 @@ def test_units_that_differ_in_place_are_complete_if_no_entry_acts_through_one_al
     right = UnitGroup("0", 4, (first, bias), (), read, None)
     for group, complete in ((right, True), (replace(right, incoming=(first,)), False)):
         assert verify_units(model, torch.randn(8, 3, 5), UnitMap(model, (group,)))["0"].complete is complete
+
+
+class Stream(nn.Module):
+    """Units that differ in place, are written again after they were read, and are read at last by a product."""
+
+    def __init__(self, factors: int) -> None:
+        super().__init__()
+        self.first, self.read, self.again = nn.Linear(4, 6), nn.Linear(6, 5), nn.Linear(5, 6)
+        self.head = nn.ParameterList(torch.randn(2, 6) for _ in range(factors))
+
+    def forward(self, x: Tensor) -> Tensor:
+        stream = self.first(x)
+        stream = stream + self.again(torch.relu(self.read(stream)))
+        return F.linear(torch.tanh(stream) * torch.arange(1, 7), reduce(torch.mul, self.head))
+
+    def units(self, left_out: str | None, observed: bool) -> UnitGroup:
+        layers = ("first", "again")
+        writers = [slot(self, f"{layer}.{name}", kind=kind) for layer in layers for name, kind in WRITERS]
+        kept = tuple(writer for writer in writers if writer.path != left_out)
+        readers = (slot(self, "read.weight", 1), *(slot(self, f"head.{i}", 1) for i in range(len(self.head))))
+        tap = Tap(self.read, "read", "input", 0, -1, torch.arange(6)[:, None])
+        return UnitGroup("first", 6, kept, (), readers, tap if observed else None)
+
+
+@pytest.mark.parametrize("observed", [True, False])
+@pytest.mark.parametrize("left_out", ["first.weight", "again.bias", None])
+@pytest.mark.parametrize("factors", [1, 2])
+def test_what_was_forgotten_is_told_if_it_comes_before_what_reads_the_units(factors, left_out, observed) -> None:
+    torch.manual_seed(0)
+    model = Stream(factors)
+    group = model.units(left_out, observed)
+    complete = verify_units(model, torch.randn(8, 4), UnitMap(model, (group,)))["first"].complete
+    is_seen = factors == 1 or (observed and left_out == "first.weight")
+    assert complete is (True if left_out is None else False if is_seen else None)
 
 
 @pytest.mark.parametrize("kinds", [("weight", "bias"), ("weight",)])

@@ -14,7 +14,7 @@ from support.snapshots import assert_equal, snapshot
 from torch import Tensor, nn
 
 from lightning_plasticity.errors import UnsupportedModelError
-from lightning_plasticity.units import UnitMap, verify_units
+from lightning_plasticity.units import Slot, UnitMap, verify_units
 from lightning_plasticity.units.proof.sandbox import sandbox, tensors_in
 
 
@@ -102,6 +102,19 @@ def test_edits_are_undone_in_their_order() -> None:
                 box.swap(group.slots, units[:1], units[1:])
             assert all((slot.gather(units) == 3).all() for slot in group.slots)
         assert all(torch.equal(slot.gather(units), was) for slot, was in zip(group.slots, before, strict=True))
+
+
+@pytest.mark.parametrize("order", [[2, 0, 1], [0, 0, 1]], ids=["each its own", "one shared"])
+def test_an_exchange_is_undone_even_where_units_share_entries(order) -> None:
+    model = nn.Linear(3, 3)
+    slot = Slot(model, "weight", "weight", (1,), (torch.tensor(order)[:, None],))
+    with sandbox(model, torch.randn(8, 3)) as box:
+        before = model.weight.data.clone()
+        with box.edited():
+            box.swap([slot], torch.tensor([0]), torch.tensor([2]))
+            assert not torch.equal(model.weight, before)
+            box.swap([slot], torch.tensor([1]), torch.tensor([2]))
+        assert torch.equal(model.weight, before)
 
 
 def test_two_runs_draw_the_same_random_numbers() -> None:

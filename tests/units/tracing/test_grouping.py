@@ -8,24 +8,28 @@ from torch import nn
 from torch.nn import functional as F
 
 from lightning_plasticity.units import discover_units
+from lightning_plasticity.units.tracing import grouping
 from lightning_plasticity.units.tracing.grouping import _alike, _ByGroup
 
 
 def test_units_are_alike_if_they_own_equally_many_entries_of_every_tensor():
     rows, columns = torch.tensor([0, 1, 2, 3]), torch.tensor([0, 0, 1, 2, 2, 3, -1])
-    which = _alike([rows, columns], 4)
+    which = _alike(torch.cat([rows, columns]), [len(rows), len(columns)], 4)
     assert which[0] == which[2]
     assert which[1] == which[3]
     assert which[0] != which[1]
 
 
-def test_positions_are_given_group_by_group_in_the_order_of_their_units():
+@pytest.mark.parametrize("remembered", [8, 7])
+def test_positions_are_given_group_by_group_in_the_order_of_their_units(remembered, monkeypatch):
+    monkeypatch.setattr(grouping, "_MOST_REMEMBERED", remembered)
     units = torch.tensor([3, -1, 1, 0, 3, 2, 1, 0])
     group_of = torch.tensor([0, 0, 1, 1])
     by_group = _ByGroup(group_of)
     for _ in range(2):
         found = {g: (present.tolist(), where.tolist()) for g, present, where in by_group.of(units)}
         assert found == {0: ([0, 0, 1, 1], [3, 7, 2, 6]), 1: ([2, 3, 3], [5, 0, 4])}
+    assert len(by_group.known) == (len(units) <= remembered)
     assert [g for g, _, _ in by_group.of(units.flip(0)[:2])] == [0]
 
 

@@ -59,7 +59,9 @@ def test_labels_of_a_view_are_translated_to_the_tensor_itself():
     sources, weight = sources_of(model), model.weight
     source = sources.find(weight)
     assert source.own_shape(weight.t(), torch.arange(4)[None]).tolist() == [[0], [1], [2], [3]]
-    assert source.own_shape(weight[2:], torch.tensor([[7], [8]])).tolist() == [[0], [0], [7], [8]]
+    part = source.own_shape(weight[2:], torch.tensor([[7], [8]]))
+    assert part.tolist() == [[0], [0], [7], [8]]
+    assert part.untyped_storage().nbytes() == part.nbytes, "the memory of labels of all entries is held"
 
 
 def test_both_parts_of_a_complex_number_belong_to_one_unit():
