@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lightning_plasticity.units.group import UnitGroup
 from lightning_plasticity.units.proof.comparison import as_real, difference
@@ -23,7 +26,7 @@ _TRIED = 6
 class Unneeded(NamedTuple):
     """Groups that do not matter, and by name of the group outgoing slots that do not read its units.
 
-    Of ``inert`` slots this cannot be told: no entry of their weight acts on the output, though it is computed from it.
+    Of ``inert`` slots this cannot be told: no entry of their weight acts on the output.
     """
 
     groups: list[UnitGroup]
@@ -50,7 +53,6 @@ def unneeded(box: Sandbox, groups: Sequence[UnitGroup], modes: Sequence[bool]) -
         The groups and slots that are not needed.
     """
     acting: set[int] = set()
-    resting: set[int] = set()
     idle, vain = list(groups), {group.name: list(group.outgoing) for group in groups}
     for draw in range(_DRAWS):
         if not idle and not any(vain.values()):
@@ -59,32 +61,64 @@ def unneeded(box: Sandbox, groups: Sequence[UnitGroup], modes: Sequence[bool]) -
             box.redraw_weights()
         for training in modes:
             box.training = training
-            act = _acting(box, [*chain.from_iterable(group.slots for group in groups)], acting, resting)
+            act = _acting(box, [*chain.from_iterable(group.slots for group in groups)], acting)
             idle = [group for group in idle if not any(id(slot) in act for slot in group.incoming + group.norms)]
             vain = {name: [slot for slot in slots if id(slot) not in act] for name, slots in vain.items()}
     for training in modes:
         box.training = training
         idle = [group for group in idle if not _is_sensitive(box, group)]
         vain = {group.name: [slot for slot in vain[group.name] if not _is_needed(box, group, slot)] for group in groups}
+    resting = {name: [slot for slot in slots if id(slot.tensor) not in acting] for name, slots in vain.items()}
+    inert = {name: [slot for slot in slots if _is_inert(box, slot, modes)] for name, slots in resting.items()}
     box.training = False
-    inert = {name: [slot for slot in slots if id(slot.tensor) in resting - acting] for name, slots in vain.items()}
     vain = {name: [slot for slot in slots if slot not in inert[name]] for name, slots in vain.items()}
     return Unneeded(idle, vain, inert)
 
 
-def _acting(box: Sandbox, slots: Sequence[Slot], acting: set[int], resting: set[int]) -> set[int]:
+def _acting(box: Sandbox, slots: Sequence[Slot], acting: set[int]) -> set[int]:
     """Return the ``id`` of all slots of which some entry changes the output, to first order.
 
-    Those of tensors are added to ``acting`` or ``resting``, by whether any of their entries has a derivative.
+    Those of tensors of which some entry has a derivative are added to ``acting``.
     """
     found, listener = largest(slots)
 
     def note(tensor: Tensor, effect: Tensor) -> None:
-        (acting if effect.any() else resting).add(id(tensor))
+        acting.update({id(tensor)} if effect.any() else ())
         listener(tensor, effect)
 
     differentiable = effects(box, note)
     return {slot for slot, effect in found.items() if effect > box.tolerance} if differentiable else set()
+
+
+def _is_inert(box: Sandbox, slot: Slot, modes: Sequence[bool]) -> bool:
+    """Return whether the model computes with the tensor of ``slot``, but its output does not depend on any entry."""
+    rows = torch.arange(slot.tensor.shape[0], device="cpu")
+    whole = Slot(slot.module, slot.name, slot.path, (0,), (rows[:, None],))
+    is_used = False
+    for training in modes:
+        box.training = training
+        uses = _Uses(slot.tensor)
+        before = box.run(uses)
+        is_used |= uses.any
+        with box.edited():
+            box.redraw([whole], rows)
+            if not difference(before, box.run()) <= box.tolerance:
+                return False
+    return is_used
+
+
+class _Uses(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Tells whether any operation of a run takes ``tensor`` or a view of it."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._storage = tensor.untyped_storage().data_ptr()
+        self.any = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        taken = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+        self.any |= any(tensor.untyped_storage().data_ptr() == self._storage for tensor in taken)
+        return func(*args, **(kwargs or {}))
 
 
 def _is_sensitive(box: Sandbox, group: UnitGroup) -> bool:

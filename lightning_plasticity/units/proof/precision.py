@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -41,24 +41,36 @@ class Promotion(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        casts = func is torch.ops.aten._to_copy.default and not self._narrows
-        if casts and args[0].dtype == self._dtype and _is_float(kwargs.get("dtype")):
-            kwargs = {**kwargs, "dtype": self._dtype}
-        floats = {tensor.dtype for tensor in _tensor_arguments(args, kwargs) if tensor.is_floating_point()}
-        if len(floats) < 2:
-            return func(*args, **kwargs)
-        written = [
-            a for a, s in zip(args, func._schema.arguments, strict=False) if s.alias_info and s.alias_info.is_write
-        ]
-        targets = [a.dtype for a in written if isinstance(a, Tensor) and a.is_floating_point()] or list(floats)
-        dtype = max(targets, key=lambda candidate: candidate.itemsize)
-
-        def promote(leaf: Any) -> Any:
-            lower = isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dtype != dtype
-            return leaf.to(dtype) if lower and not any(leaf is w for w in written) else leaf
-
-        args, kwargs = tree_map(promote, (args, kwargs))
+        if func is torch.ops.aten._to_copy.default and not self._narrows:
+            kwargs = kwargs | {"dtype": self._cast(args[0].dtype, kwargs.get("dtype"))}
+        for is_kind in (Tensor.is_floating_point, Tensor.is_complex):
+            args, kwargs = _promoted(func, args, kwargs, is_kind)
         return func(*args, **kwargs)
+
+    def _cast(self, dtype: torch.dtype, wanted: torch.dtype | None) -> torch.dtype | None:
+        """Return what to cast numbers of ``dtype`` to: to no less precision than that of the run."""
+        keeps = wanted is not None and (
+            (dtype == self._dtype and wanted.is_floating_point)
+            or (dtype == self._dtype.to_complex() and wanted.is_complex)
+        )
+        return dtype if keeps else wanted
+
+
+def _promoted(func: Any, args: Any, kwargs: Any, is_kind: Callable[[Tensor], bool]) -> tuple[Any, Any]:
+    """Return the arguments with all numbers of a kind (real, complex) in one precision: that written to, or highest."""
+    found = {tensor.dtype for tensor in _tensor_arguments(args, kwargs) if is_kind(tensor)}
+    if len(found) < 2:
+        return args, kwargs
+    written = [a for a, s in zip(args, func._schema.arguments, strict=False) if s.alias_info and s.alias_info.is_write]
+    targets = [a.dtype for a in written if isinstance(a, Tensor) and is_kind(a)] or list(found)
+    dtype = max(targets, key=lambda candidate: candidate.itemsize)
+
+    def promote(leaf: Any) -> Any:
+        lower = isinstance(leaf, Tensor) and is_kind(leaf) and leaf.dtype != dtype
+        return leaf.to(dtype) if lower and not any(leaf is w for w in written) else leaf
+
+    promoted: tuple[Any, Any] = tree_map(promote, (args, kwargs))
+    return promoted
 
 
 def _tensor_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator[Tensor]:
@@ -71,7 +83,3 @@ def _tensor_arguments(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Iterator
         for item in argument if isinstance(argument, (list, tuple)) else (argument,):
             if isinstance(item, Tensor):
                 yield item
-
-
-def _is_float(dtype: torch.dtype | None) -> bool:
-    return dtype is not None and dtype.is_floating_point

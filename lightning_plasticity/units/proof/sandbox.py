@@ -220,7 +220,7 @@ class Sandbox:
     def size(self, tensor: Tensor) -> float:
         """Return the root mean square of a parameter or buffer as it was when first asked for; 1 if it was zero."""
         if id(tensor) not in self._sizes:
-            self._sizes[id(tensor)] = float(tensor.detach().square().mean().sqrt()) or 1.0
+            self._sizes[id(tensor)] = float(tensor.detach().abs().square().mean().sqrt()) or 1.0
         return self._sizes[id(tensor)]
 
     def normal(self, shape: Iterable[int]) -> Tensor:

@@ -50,7 +50,8 @@ def _copy(data: Tensor, dtype: torch.dtype, storages: dict[int, Tensor]) -> Tens
     key = data.untyped_storage().data_ptr()
     if key not in storages:
         whole = torch.empty(0, dtype=data.dtype, device=data.device).set_(data.untyped_storage())
-        storages[key] = whole.to(dtype, copy=True) if data.is_floating_point() else whole.clone()
+        numbers = dtype.to_complex() if data.is_complex() else dtype if data.is_floating_point() else data.dtype
+        storages[key] = whole.to(numbers, copy=True)
     return storages[key].as_strided(data.shape, data.stride(), data.storage_offset())
 
 

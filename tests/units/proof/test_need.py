@@ -17,7 +17,7 @@ def _seeded() -> None:
     torch.manual_seed(0)
 
 
-def test_a_reader_whose_result_nobody_uses_is_not_needed() -> None:
+def test_a_layer_that_does_not_run_reads_nothing() -> None:
     model = Network()
     model.unused = nn.Linear(6, 2)
     right = group_of(model)
@@ -26,18 +26,22 @@ def test_a_reader_whose_result_nobody_uses_is_not_needed() -> None:
     assert proof.problems == ["unused.weight does not read the units"]
 
 
-def test_of_a_reader_whose_result_is_thrown_away_it_cannot_be_told_what_it_reads() -> None:
-    class Wasteful(Network):
-        def __init__(self) -> None:
-            super().__init__()
-            self.waste = nn.Linear(6, 2)
+class Wasteful(Network):
+    """A layer runs, and its result is cut off from that of the others, or not even joined to it."""
 
-        def forward(self, x: Tensor) -> Tensor:
-            hidden = torch.relu(self.norm(self.first(x)))
-            needed, _ = torch.cat([self.second(hidden) + self.third(hidden).sum(), self.waste(hidden)], -1).split(5, -1)
-            return needed + self.beside(x)
+    def __init__(self, joined: bool) -> None:
+        super().__init__()
+        self.waste, self.joined = nn.Linear(6, 2), joined
 
-    model = Wasteful()
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = torch.relu(self.norm(self.first(x)))
+        needed, waste = self.second(hidden) + self.third(hidden).sum(), self.waste(hidden)
+        return (torch.cat([needed, waste], -1)[:, :5] if self.joined else needed) + self.beside(x)
+
+
+@pytest.mark.parametrize("joined", [True, False])
+def test_of_a_reader_whose_result_is_thrown_away_it_cannot_be_told_what_it_reads(joined) -> None:
+    model = Wasteful(joined)
     right = group_of(model)
     proof = prove(model, replace(right, outgoing=(*right.outgoing, slot(model, "waste.weight", 1))))["first"]
     assert proof.minimal is None

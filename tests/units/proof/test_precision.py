@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import zoo
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from lightning_plasticity.units import discover_units, verify_units
+from lightning_plasticity.units import UnitMap, discover_units, verify_units
 from lightning_plasticity.units.proof import sandbox as sandboxes
 from lightning_plasticity.units.proof.effects import effects
 from lightning_plasticity.units.proof.precision import Promotion
@@ -49,3 +53,28 @@ def test_the_model_casts_to_no_less_precision_but_autograd_may() -> None:
             assert torch.zeros(2, dtype=torch.float64).float().dtype == torch.float32
         assert torch.zeros(2, dtype=torch.float64).half().dtype == torch.float64
         assert (torch.ones(2) + torch.ones(2, dtype=torch.float64)).dtype == torch.float64
+
+
+class Spectral(nn.Module):
+    """Units between two complex weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = (nn.Parameter(torch.randn(shape, dtype=torch.cfloat)) for shape in ((5, 4), (2, 5)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        hidden = F.linear(x.to(torch.cfloat), self.first)
+        return torch.view_as_real(F.linear(hidden * hidden.abs(), self.second))
+
+
+def test_units_of_complex_weights_are_proven_in_double_precision() -> None:
+    torch.manual_seed(0)
+    model = Spectral()
+    units = discover_units(model, torch.randn(8, 4))
+    with sandbox(model, torch.randn(8, 4)) as box:
+        assert model.first.dtype == torch.complex128
+        assert [output.dtype for output in box.run()] == [torch.float64]
+    (group,) = units
+    assert verify_units(model, torch.randn(8, 4), units)["first"].proven
+    wrong = replace(group, outgoing=(replace(group.outgoing[0], index=(torch.tensor([0, 2, 1, 3, 4])[:, None],)),))
+    assert not verify_units(model, torch.randn(8, 4), UnitMap(model, (wrong,)))["first"].proven
