@@ -34,8 +34,9 @@ class UnitReplacement(EngineCallback):
     that are old enough to be replaced, in ``[0, 1]``) and ``steps_until_possible`` (optimizer steps until the first
     possible replacement).
 
-    If the module exchanges a layer or its optimizers while it is fitted, as when a head grows, the units are found anew
-    before the next batch; groups whose name and size are as before keep their ages and utilities.
+    If the module exchanges or adds a layer, or exchanges its optimizers, while it is fitted, as when a head grows, the
+    units are found anew before the next batch; groups whose name and size are as before keep their ages and utilities.
+    The place for such a change is the beginning or the end of an epoch: within a batch, the step cannot be undone.
 
     A unit ages with the optimizer that owns its incoming weights, at each of its steps in which they have a gradient. A
     step that a gradient scaler skips leaves no trace. Layers that no optimizer trains are left alone.
@@ -152,6 +153,7 @@ class UnitReplacement(EngineCallback):
         self.detach()
         if before is not None and before.treats(units):
             before.use(trainer.optimizers)
+            before.links.accept()
         else:
             self.replacer = UnitReplacer(
                 self.method, units, trainer.optimizers, overrides=self.overrides, seed=self.seed

@@ -466,6 +466,45 @@ def test_what_is_logged_can_be_monitored(tmp_path):
     assert "unit_replacement/replaced/net.0" not in run.logged_metrics  # loggers have it already
 
 
+class AddsAHead(Classifier):
+    """Goes on with a further head from the second epoch on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList([self.net.pop(4)])
+
+    def forward(self, x):
+        return self.heads[-1](self.net(x))
+
+    def on_train_epoch_start(self):
+        if self.current_epoch == 1:
+            self.heads.append(nn.Linear(16, 7))
+            self.trainer.optimizers[0].add_param_group({"params": self.heads[-1].parameters()})
+
+
+def test_a_head_that_is_added_in_a_fit_is_found_and_replacements_are_silent_for_it(tmp_path):
+    ours, module = UnitReplacement(method(), record_events=True), AddsAHead()
+    trainer(tmp_path, callbacks=[ours]).fit(module, loader())
+    last = ours.replacer.groups[1]
+    assert [slot.path for slot in last.outgoing] == ["heads.1.weight"]
+    assert [ages.step for ages in ours.replacer.ages] == [16, 16]
+    newest = max((event for event in ours.events if event.group == last.name), key=lambda event: event.step)
+    assert newest.step > 8
+
+
+def test_a_layer_that_reads_no_unit_may_be_added_in_a_fit(tmp_path):
+    class Adds(Classifier):
+        def on_train_epoch_start(self):
+            if self.current_epoch == 1:
+                self.unused = nn.Linear(3, 3)
+
+    ours, seen = UnitReplacement(method()), []
+    watch = pl.callbacks.LambdaCallback(on_train_epoch_end=lambda *_: seen.append(ours.replacer))
+    trainer(tmp_path, callbacks=[ours, watch]).fit(Adds(), loader())
+    assert seen[0] is seen[1]
+    assert ours.replacer.links.hold()
+
+
 class GrowsAHead(Classifier):
     """Exchanges its head by a wider one before the second epoch, and tells the optimizer in one of two ways."""
 

@@ -1,6 +1,8 @@
-"""That a layer of a map has left its model is noticed; that it hangs elsewhere is none of our business."""
+"""That a layer has left the model of a map, or was added, is noticed; that it hangs elsewhere is not our business."""
 
 from __future__ import annotations
+
+import re
 
 import pytest
 import torch
@@ -89,4 +91,35 @@ def test_a_map_that_is_out_of_date_is_refused(model):
     units = discover_units(model, torch.randn(3, 4))
     model.head = nn.Linear(5, 3)
     with pytest.raises(StateMismatchError, match=r"\['head.weight'\]"):
+        Links(units)
+
+
+ADDED = {
+    "beside a layer": (lambda model: setattr(model, "other", nn.Linear(5, 3)), ["other.weight", "other.bias"]),
+    "in a container": (lambda model: model.body.append(nn.Linear(5, 5, bias=False)), ["body.3.weight"]),
+}
+
+
+@pytest.mark.parametrize("where", ADDED)
+def test_an_added_layer_is_told_once(model, links, where):
+    add, paths = ADDED[where]
+    add(model)
+    with pytest.warns(UserWarning, match=rf"^{re.escape(str(paths))} were added .*`discover_units`"):
+        assert not links.check()
+    assert links.added == paths
+    assert links.check()
+    assert not links.hold()
+    links.accept()
+    assert links.hold()
+
+
+def test_an_added_layer_without_weights_reads_nothing(model, links):
+    model.body.append(nn.Dropout())
+    assert links.hold()
+
+
+def test_a_layer_that_was_added_before_the_map_is_used_is_told(model):
+    units = discover_units(model, torch.randn(3, 4))
+    model.other = nn.Linear(5, 3)
+    with pytest.warns(UserWarning, match=r"\['other.weight', 'other.bias'\] were added"):
         Links(units)

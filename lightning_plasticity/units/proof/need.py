@@ -18,7 +18,7 @@ from lightning_plasticity.units.proof.laws import redraw
 from lightning_plasticity.units.proof.sandbox import Sandbox
 from lightning_plasticity.units.slot import Slot
 
-_DRAWS = 4
+_DRAWS = 12
 _SCALES = (1.0, 10.0)
 _TRIED = 6
 

@@ -137,10 +137,13 @@ def _check_runs(box: Sandbox, model: nn.Module, example_inputs: ExampleInputs) -
         before, again = box.run(), box.run()
     except Exception as error:
         single = box.dtype != torch.float32 and _runs_in_single_precision(model, example_inputs)
+        remedy = "Pass `dtype=torch.float32`" if single else "Pass as `example_inputs` what the model is called with"
+        if single and callable(example_inputs):
+            remedy += ", or let the function run the model on data in double precision"
         raise UnsupportedModelError(
             f"the model does not run on the example{f' in {box.dtype}' * single}: {type(error).__name__}: {error}",
             "a model that computes in double precision" if single else "inputs that it accepts in evaluation mode",
-            "Pass `dtype=torch.float32`" if single else "Pass as `example_inputs` what the model is called with",
+            remedy,
         ) from error
     if not before or not difference(before, again) <= box.tolerance:
         raise UnsupportedModelError(

@@ -80,3 +80,12 @@ def test_units_of_an_expert_that_is_not_chosen_with_some_weights_matter() -> Non
         proofs = verify_units(model, x, unit_map, seed=seed)
         assert len(proofs) >= 2
         assert proofs.failed == (), proofs.summary()
+
+
+def test_units_that_are_read_by_a_dead_unit_with_the_first_sets_of_weights_matter() -> None:
+    layers = nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 1), nn.ReLU(), nn.Linear(1, 2)
+    model, x = nn.Sequential(*layers), torch.randn(1, 3)
+    with torch.no_grad():
+        model[2].bias.fill_(-1.0)
+    units = discover_units(model, x)
+    assert all(verify_units(model, x, units, seed=seed)["0"].sensitive for seed in (10, 15))

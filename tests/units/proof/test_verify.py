@@ -107,6 +107,15 @@ def test_a_model_that_computes_in_single_precision_only_is_refused_in_double_and
     assert verify_units(model, x, unit_map, dtype=torch.float32)["first"].proven
 
 
+def test_a_function_with_data_in_single_precision_is_refused_with_both_remedies() -> None:
+    model, x = nn.Sequential(nn.Conv1d(2, 3, 1), nn.ReLU(), nn.Conv1d(3, 2, 1)), torch.randn(4, 2, 5)
+    units = discover_units(model, lambda: model(x))
+    with pytest.raises(UnsupportedModelError, match=r"`dtype=torch.float32`, or let the function run"):
+        verify_units(model, lambda: model(x), units)
+    assert verify_units(model, lambda: model(x), units, dtype=torch.float32)["0"].proven
+    assert verify_units(model, lambda: model(x.double()), units)["0"].proven
+
+
 def test_a_callable_that_returns_nothing_is_refused() -> None:
     model = Network()
     with pytest.raises(UnsupportedModelError, match=r"no tensor.*Return the output"):
