@@ -37,10 +37,13 @@ class ComputedWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]
         result = func(*args, **(kwargs or {}))
         for tensor in (leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)):
             if alone and _storage(tensor) not in self._stored:
-                self._computed[_storage(tensor)] = tensor
+                self._compute(tensor, tensors)
             elif not alone:
                 self._computed.pop(_storage(tensor), None)  # an activation was written into it
         return result
+
+    def _compute(self, weight: Tensor, parts: Sequence[Tensor]) -> None:
+        self._computed[_storage(weight)] = weight
 
     def _meet(self, leaf: Any) -> Any:
         if not isinstance(leaf, Tensor) or _storage(leaf) not in self._computed:
@@ -49,6 +52,33 @@ class ComputedWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.met.append(leaf.clone())
         fits = number < len(self._zeroed) and self._zeroed[number].shape == leaf.shape
         return leaf.masked_fill(self._zeroed[number], 0.0) if fits else leaf
+
+
+class WeightsFrom(ComputedWeights):  # type: ignore[no-untyped-call]
+    """Know those weights that are some of the parameters, or computed from them, and meet an activation.
+
+    Args:
+        parameters: The parameters and buffers of the model.
+        sources: Some of them.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], sources: Iterable[Tensor]) -> None:
+        super().__init__(parameters)
+        self._derived = {_storage(source) for source in sources}
+        self._have_met: set[int] = set()
+
+    def __contains__(self, tensor: Tensor) -> bool:
+        return _storage(tensor) in self._have_met
+
+    def _compute(self, weight: Tensor, parts: Sequence[Tensor]) -> None:
+        super()._compute(weight, parts)
+        if any(_storage(part) in self._derived for part in parts):
+            self._derived.add(_storage(weight))
+
+    def _meet(self, leaf: Any) -> Any:
+        if isinstance(leaf, Tensor) and _storage(leaf) in self._derived:
+            self._have_met.add(_storage(leaf))
+        return leaf
 
 
 def changes(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Tensor]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from lightning_plasticity.units.group import Tap
 from lightning_plasticity.units.proof.batch_norm import WrittenOutBatchNorm
 from lightning_plasticity.units.proof.comparison import as_real
+from lightning_plasticity.units.proof.computed_weights import WeightsFrom
 from lightning_plasticity.units.proof.laws import Chosen
 from lightning_plasticity.units.proof.sandbox import Sandbox
 from lightning_plasticity.units.slot import Slot
@@ -28,6 +29,7 @@ def effects(
     *,
     statistics: bool = False,
     unread: Chosen = (),
+    beside: Sequence[Slot] = (),
     seen: tuple[Tap, Tensor] | None = None,
 ) -> bool:
     """Hand the effect of every entry of every weight to ``listener``, one tensor at a time, so that none is kept.
@@ -42,6 +44,8 @@ def effects(
         statistics: Whether running statistics are listened to as well.
         unread: Leave out what acts through these units of some groups. The model computes what it always computes; only
             derivatives are not passed on by what reads them. (Not where these weights are computed.)
+        beside: Leave out what acts through what lies in these slots: neither these weights nor those computed from them
+            pass derivatives on to what comes before them, only to what they are made of.
         seen: Take the effect on what this tap shows of these units, in place of that on the output.
 
     Returns:
@@ -56,7 +60,8 @@ def effects(
             _leaves(box, listener, statistics) as leaves,
             _shown(*seen) if seen else nullcontext() as shown,
         ):
-            outputs = [as_real(tensor) for tensor in tensors_in(box.call())]
+            with _impassable(box.weights_from(beside)) if beside else nullcontext():
+                outputs = [as_real(tensor) for tensor in tensors_in(box.call())]
             combined = _combined(outputs if shown is None else shown, box)
             if not combined.requires_grad or not combined.isfinite():
                 return False
@@ -155,6 +160,14 @@ def _unread(chosen: Chosen) -> AbstractContextManager[None]:
         return _like(saved, copy)
 
     return torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, unpack)
+
+
+@contextmanager
+def _impassable(weights: WeightsFrom) -> Generator[None, None, None]:
+    """Let a backward pass find zeros wherever an operation of the block has saved one of the weights to pass it."""
+    unpack = lambda saved: torch.zeros_like(saved) if saved in weights else saved  # noqa: E731
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, unpack), weights:
+        yield
 
 
 def _like(tensor: Tensor, storage: Tensor) -> Tensor:

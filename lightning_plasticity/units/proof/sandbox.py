@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from lightning_plasticity.units.example import ExampleInputs, how_to_run
 from lightning_plasticity.units.proof.batch_norm import MeasuredStatistics
 from lightning_plasticity.units.proof.comparison import difference
-from lightning_plasticity.units.proof.computed_weights import ComputedWeights
+from lightning_plasticity.units.proof.computed_weights import ComputedWeights, WeightsFrom
 from lightning_plasticity.units.proof.precision import Promotion
 from lightning_plasticity.units.proof.swapping import data_swapped
 from lightning_plasticity.units.refusals import check_model, unwrapped
@@ -183,7 +184,14 @@ class Sandbox:
 
     def computed_weights(self, zeroed: Sequence[Tensor] = ()) -> ComputedWeights:
         """Return what watches the computed weights of this model in a run, and sets entries of them to zero."""
-        return ComputedWeights((*self.model.parameters(), *self.model.buffers()), zeroed)
+        return ComputedWeights(self._stored(), zeroed)
+
+    def weights_from(self, slots: Iterable[Slot]) -> WeightsFrom:
+        """Return what knows the weights that these slots lie in, or that are computed from these, in a run."""
+        return WeightsFrom(self._stored(), [slot.tensor for slot in slots])
+
+    def _stored(self) -> Iterator[Tensor]:
+        return chain(self.model.parameters(), self.model.buffers())
 
     def redraw_weights(self) -> None:
         """Mix every trainable parameter with random entries of its size, for good, if the model can run with them.

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import reduce
+from itertools import product
 
 import pytest
 import torch
 from support.proof_cases import Network, group_of, prove, slot
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import weight_norm
 
 from lightning_plasticity.units import Tap, UnitGroup, UnitMap, verify_units
 from lightning_plasticity.units.proof.forgotten import forgotten
@@ -143,6 +145,21 @@ def test_an_entry_that_acts_through_one_unit_because_its_other_readers_are_dead_
     group = UnitGroup("1", 6, written, (), (slot(model, "4.weight", 1, torch.arange(30).view(6, 5)),), None)
     with sandbox(model, torch.randn(8, 3, 5)) as box:
         assert forgotten(box, [group], UnitMap(model, (group,))) == {"1": ["1.bias"] * ("bias" not in kinds)}
+
+
+@pytest.mark.parametrize(
+    ("normed", "left_out"), [*product((False, True), (None, "bias")), (True, "parametrizations.weight.original0")]
+)
+def test_what_one_unit_alone_reads_was_not_forgotten(normed, left_out) -> None:
+    torch.manual_seed(0)
+    convolution = nn.Conv1d(12, 4, 3, groups=4)  # each unit alone reads three channels, and so three of their norm
+    head = nn.Linear(12, 2)
+    model = nn.Sequential(nn.BatchNorm1d(12), weight_norm(convolution) if normed else convolution, nn.Flatten(), head)
+    kinds = {name: "bias" if name == "bias" else "weight" for name, _ in convolution.named_parameters()}
+    written = tuple(slot(model, f"1.{name}", kind=kind) for name, kind in kinds.items() if name != left_out)
+    group = UnitGroup("1", 4, written, (), (slot(model, "3.weight", 1, torch.arange(12).view(4, 3)),), None)
+    with sandbox(model, torch.randn(8, 12, 5)) as box:
+        assert forgotten(box, [group], UnitMap(model, (group,))) == {"1": [f"1.{left_out}"] * bool(left_out)}
 
 
 def test_without_derivatives_units_that_act_are_found_by_trial_and_what_was_forgotten_is_not_told() -> None:
