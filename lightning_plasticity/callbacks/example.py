@@ -13,7 +13,7 @@ from lightning.pytorch.utilities.signature_utils import is_param_in_hook_signatu
 from lightning_plasticity.callbacks.trial import trial_run
 from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units import UnitMap, discover_units
-from lightning_plasticity.units.example import example_called
+from lightning_plasticity.units.example import check_example_inputs, example_called
 from lightning_plasticity.units.patterns import Patterns
 from lightning_plasticity.units.unit_map import checked_groups
 
@@ -68,6 +68,7 @@ def find_units(
     full = torch.autocast(pl_module.device.type, enabled=False)  # its casts would hide which weight meets which input
     with example_called(name, ran, instead), precision.forward_context(), full, trial_run(pl_module):
         if example is not None:
+            check_example_inputs(example)
             inputs = precision.convert_input(move_data_to_device(example, pl_module.device))
         else:
             check_example(pl_module, example_input)

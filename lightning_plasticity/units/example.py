@@ -41,21 +41,17 @@ def how_to_run(
         >>> run().shape, x.dtype
         (torch.Size([2, 12]), torch.float64)
     """
+    check_example_inputs(example_inputs)
+    arguments: tuple[Any, ...] = ()
     keywords: dict[str, Any] = {}
     if isinstance(example_inputs, Tensor):
-        arguments: tuple[Any, ...] = (example_inputs,)
+        arguments = (example_inputs,)
     elif isinstance(example_inputs, tuple):
         arguments = example_inputs
     elif isinstance(example_inputs, Mapping):
-        arguments, keywords = (), dict(example_inputs)
-    elif callable(example_inputs):
-        return example_inputs, []
+        keywords = dict(example_inputs)
     else:
-        raise InvalidArgumentError(
-            f"`example_inputs` of type {type(example_inputs).__name__}",
-            "a tensor, a tuple of arguments, a mapping of keyword arguments, or a function that runs the model",
-            "Convert arrays with `torch.as_tensor`, and lists of arguments with `tuple`",
-        )
+        return example_inputs, []
     leaves, structure = tree_flatten((arguments, keywords))
     sizes = [leaf.numel() for leaf in leaves if isinstance(leaf, Tensor)]
     if sizes and not any(sizes):
@@ -67,6 +63,27 @@ def how_to_run(
     leaves = [leaf.to(dtype, copy=True) if dtype is not None and _is_float(leaf) else leaf for leaf in leaves]
     arguments, keywords = tree_unflatten(leaves, structure)
     return lambda: model(*arguments, **keywords), [leaf for leaf in leaves if _is_float(leaf)]
+
+
+def check_example_inputs(example_inputs: ExampleInputs) -> None:
+    """Refuse what is no example by its type, such as a list, or a class where an object is meant.
+
+    Args:
+        example_inputs: What a model is to be run on.
+
+    Raises:
+        InvalidArgumentError: If no model can be run on it.
+    """
+    kind = f"of type {type(example_inputs).__name__}"
+    if isinstance(example_inputs, type):
+        kind = f"that is a class, {example_inputs.__name__}"
+    elif isinstance(example_inputs, Tensor | tuple | Mapping) or callable(example_inputs):
+        return
+    raise InvalidArgumentError(
+        f"`example_inputs` {kind}",
+        "a tensor, a tuple of arguments, a mapping of keyword arguments, or a function that runs the model",
+        "Convert arrays with `torch.as_tensor`, and lists of arguments with `tuple`",
+    )
 
 
 @contextmanager

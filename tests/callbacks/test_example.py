@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from lightning_plasticity import ContinualBackprop, PlasticityMonitor, UPGDPerturbation, discover_units
 from lightning_plasticity.errors import PlasticityError, UnsupportedModelError
+from lightning_plasticity.units import UnitMap
 
 BATCH = torch.randn(6, 8), torch.arange(6) % 3
 
@@ -98,6 +99,11 @@ REFUSED = {
         rf"in layer '(first|body.0)'.*{another('example_input')}",
     ),
     "an example of a wrong type": (Steps, [torch.zeros(2, 8)], r"Found: `example_input` of type list.*Remedy: Convert"),
+    "a map for an example": (
+        Steps,
+        UnitMap(nn.Linear(8, 3), ()),
+        r"Found: `example_input` of type UnitMap\. Expected: a tensor",
+    ),
     "an example without a sample": (Steps, torch.zeros(0, 8), r"Found: `example_input` without a sample"),
     "a function that runs something else": (
         Steps,

@@ -63,11 +63,21 @@ def test_in_another_precision_it_is_run_on_copies_that_are_told():
     assert X.any()
 
 
-@pytest.mark.parametrize("example", [[[1.0, 2.0]], 3, None])
-def test_what_is_no_example_is_refused_by_both(example):
+@pytest.mark.parametrize(
+    ("example", "kind"),
+    [
+        ([[1.0, 2.0]], "of type list"),
+        (3, "of type int"),
+        (None, "of type NoneType"),
+        (UnitMap(nn.Linear(4, 2), ()), "of type UnitMap"),
+        (nn.Linear, "that is a class, Linear"),
+    ],
+    ids=["list", "int", "None", "map", "class"],
+)
+def test_what_is_no_example_is_refused_by_both(example, kind):
     model = nn.Linear(4, 2)
     message = (
-        rf"`example_inputs` of type {type(example).__name__}.*Expected: a tensor, a tuple of arguments, "
+        rf"`example_inputs` {kind}\. Expected: a tensor, a tuple of arguments, "
         r"a mapping of keyword arguments, or a function.*Remedy: Convert arrays with `torch.as_tensor`"
     )
     with pytest.raises(InvalidArgumentError, match=message):
