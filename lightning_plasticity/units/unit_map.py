@@ -115,6 +115,8 @@ class UnitMap(Bound):
         taps = [group.tap for group in self.groups if group.tap is not None]
         gone = gone or {tap.path for tap in taps if tap.module not in modules}
         if gone:
+            if [*self.model.parameters()]:  # none if it was unpickled
+                self._check_fits(modules_by_name(self.model))
             raise StateMismatchError(
                 f"units that point to {sorted(gone)}, which is no longer part of the model",
                 "units of the model as it is",
@@ -142,16 +144,19 @@ class UnitMap(Bound):
         """
         check_module(model)
         modules, shapes = modules_by_name(model), parameter_shapes(model)
+        self._check_fits(modules, [path for path in shapes if path not in self.shapes])
+        groups = tuple(group.bound_to(modules) for group in self.groups)
+        return UnitMap(model, groups, self.skipped, shapes, self.idle)
+
+    def _check_fits(self, modules: Mapping[str, nn.Module], added: Sequence[str] = ()) -> None:
         problems = [problem for group in self.groups for problem in _misfits(group, modules)]
-        problems += [f"{path!r} is new, and may read or write units" for path in shapes if path not in self.shapes]
+        problems += [f"{path!r} is new, and may read or write units" for path in added]
         if problems:
             raise StateMismatchError(
                 f"a model that the unit map does not fit: {'; '.join(dict.fromkeys(problems))}",
                 "the layers in which the units were found, each with as many units as then",
                 "Run `discover_units(model, example_inputs)` again: groups that are still there keep their names",
             )
-        groups = tuple(group.bound_to(modules) for group in self.groups)
-        return UnitMap(model, groups, self.skipped, shapes, self.idle)
 
     def select(self, include: Patterns = None, exclude: Patterns = None) -> UnitMap:
         """Return the map restricted to groups whose name matches.

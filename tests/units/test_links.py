@@ -33,21 +33,33 @@ def links(model):
     return Links(discover_units(model, torch.randn(3, 4)))
 
 
+BOUND_AGAIN = r"'{}'.*no longer part of the model.*`units = units\.update\(model\)`"
+FOUND_AGAIN = r"{}.*Run `discover_units\(model, example_inputs\)` again"
 EXCHANGES = {
-    "the head": lambda model: setattr(model, "head", nn.Linear(5, 3)),
-    "a layer inside": lambda model: model.body.__setitem__(2, nn.Linear(6, 5)),
-    "all that holds a layer": lambda model: setattr(model, "body", nn.Sequential(nn.Linear(4, 5))),
-    "nothing in the place of a layer": lambda model: delattr(model, "head"),
+    "the head": (lambda model: setattr(model, "head", nn.Linear(5, 3)), BOUND_AGAIN.format("head.weight")),
+    "a layer inside": (lambda model: model.body.__setitem__(2, nn.Linear(6, 5)), BOUND_AGAIN.format("body.2.weight")),
+    "a layer of another width": (
+        lambda model: setattr(model, "head", nn.Linear(6, 2)),
+        FOUND_AGAIN.format(r"'head.weight' has shape \[2, 6\], but the 5 units of 'body.2' were found in \[2, 5\]"),
+    ),
+    "all that holds a layer": (
+        lambda model: setattr(model, "body", nn.Sequential(nn.Linear(4, 5))),
+        FOUND_AGAIN.format(r"'body.2.weight' is gone"),
+    ),
+    "nothing in the place of a layer": (
+        lambda model: delattr(model, "head"),
+        FOUND_AGAIN.format("'head.weight' is gone"),
+    ),
 }
 
 
-@pytest.mark.parametrize("what", EXCHANGES)
-def test_an_exchanged_layer_is_noticed_every_time_it_is_asked_for(model, links, what):
+@pytest.mark.parametrize(("exchange", "message"), EXCHANGES.values(), ids=EXCHANGES)
+def test_an_exchanged_layer_is_noticed_every_time_it_is_asked_for(model, links, exchange, message):
     assert links.hold()
-    EXCHANGES[what](model)
+    exchange(model)
     for _ in range(2):
         assert not links.hold()
-        with pytest.raises(StateMismatchError, match=r"no longer part of the model.*`units = units\.update\(model\)`"):
+        with pytest.raises(StateMismatchError, match=message):
             links.check()
 
 

@@ -15,8 +15,8 @@ from lightning_plasticity.units.tracing.source import Source
 from lightning_plasticity.units.tracing.verdict import Verdict
 
 _REMEDIES = {
-    "reads it and is frozen": "Set requires_grad=True on the weight that reads it",
-    "frozen": "Set requires_grad=True on it to have its units treated",
+    "reads it and is frozen": "Nothing, if that is meant; else set requires_grad=True on the weight that reads it",
+    "frozen": "Nothing, if that is meant; else set requires_grad=True on it",
     "normalisation layer": "Pass through_norms=True",
     "has no rule": "Replace the operation by others, or leave the layer alone",
     "is tied:": "Give each use a weight of its own to have its units treated",

@@ -32,7 +32,7 @@ CASES = [
     ("recurrence_by_hand", "step", "it is recurrent", ""),
     ("tied_embedding", "embed", "its weight is tied: its rows are columns in another place", "a weight of its own"),
     ("autoencoder_with_tied_weights", "encoder", "is tied", "a weight of its own"),
-    ("frozen_part", "0", "its weight is frozen (requires_grad=False)", "Set requires_grad=True"),
+    ("frozen_part", "0", "its weight is frozen (requires_grad=False)", "else set requires_grad=True on it"),
     ("leaves_torch", "2", "its values leave torch", "Keep the computation in PyTorch"),
     ("branch_on_the_data", "narrow", "met no activation on the example", "Pass an example that uses it"),
     ("branch_on_the_data", "wide", "branches on its data, and narrow, which did not run", "examples of all kinds"),
@@ -84,7 +84,7 @@ def frozen_reader() -> nn.Module:
 OF_CHAINS = {
     "softmax": (Chain(lambda x: x.softmax(-1)), "a", "made of several units at once (softmax)", ""),
     "frozen_reader": (frozen_reader(), "a", "b.weight reads it and is frozen", "on the weight that reads it"),
-    "frozen_writer": (frozen_reader(), "b", "its weight is frozen", "Set requires_grad=True on it"),
+    "frozen_writer": (frozen_reader(), "b", "its weight is frozen", "else set requires_grad=True on it"),
     "a_copy_by_strides": (
         Chain(lambda x: torch.as_strided_copy(x, x.shape, x.stride())), "a", "'as_strided_copy' has no rule", "Replace",
     ),
