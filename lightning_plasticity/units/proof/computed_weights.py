@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from lightning_plasticity.units.proof.unread import storage_of
+
 
 class ComputedWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Note, and change on request, every weight that was computed from parameters alone, as it meets an activation.
@@ -23,7 +25,7 @@ class ComputedWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, parameters: Iterable[Tensor], zeroed: Sequence[Tensor] = ()) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._stored = {_storage(parameter) for parameter in parameters}
+        self._stored = {storage_of(parameter) for parameter in parameters}
         self._computed: dict[int, Tensor] = {}  # by storage; held, so that no other tensor comes to lie there
         self._zeroed = zeroed
         self.met: list[Tensor] = []
@@ -31,22 +33,22 @@ class ComputedWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         known = self._stored | self._computed.keys()
-        alone = func is torch.ops.aten.lift_fresh.default or all(_storage(tensor) in known for tensor in tensors)
+        alone = func is torch.ops.aten.lift_fresh.default or all(storage_of(tensor) in known for tensor in tensors)
         if not alone:
             args, kwargs = tree_map(self._meet, (args, kwargs))
         result = func(*args, **(kwargs or {}))
         for tensor in (leaf for leaf in tree_leaves(result) if isinstance(leaf, Tensor)):
-            if alone and _storage(tensor) not in self._stored:
+            if alone and storage_of(tensor) not in self._stored:
                 self._compute(tensor, tensors)
             elif not alone:
-                self._computed.pop(_storage(tensor), None)  # an activation was written into it
+                self._computed.pop(storage_of(tensor), None)  # an activation was written into it
         return result
 
     def _compute(self, weight: Tensor, parts: Sequence[Tensor]) -> None:
-        self._computed[_storage(weight)] = weight
+        self._computed[storage_of(weight)] = weight
 
     def _meet(self, leaf: Any) -> Any:
-        if not isinstance(leaf, Tensor) or _storage(leaf) not in self._computed:
+        if not isinstance(leaf, Tensor) or storage_of(leaf) not in self._computed:
             return leaf
         number = len(self.met)
         self.met.append(leaf.clone())
@@ -54,38 +56,7 @@ class ComputedWeights(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return leaf.masked_fill(self._zeroed[number], 0.0) if fits else leaf
 
 
-class WeightsFrom(ComputedWeights):  # type: ignore[no-untyped-call]
-    """Know those weights that are some of the parameters, or computed from them, and meet an activation.
-
-    Args:
-        parameters: The parameters and buffers of the model.
-        sources: Some of them.
-    """
-
-    def __init__(self, parameters: Iterable[Tensor], sources: Iterable[Tensor]) -> None:
-        super().__init__(parameters)
-        self._derived = {_storage(source) for source in sources}
-        self._have_met: set[int] = set()
-
-    def __contains__(self, tensor: Tensor) -> bool:
-        return _storage(tensor) in self._have_met
-
-    def _compute(self, weight: Tensor, parts: Sequence[Tensor]) -> None:
-        super()._compute(weight, parts)
-        if any(_storage(part) in self._derived for part in parts):
-            self._derived.add(_storage(weight))
-
-    def _meet(self, leaf: Any) -> Any:
-        if isinstance(leaf, Tensor) and _storage(leaf) in self._derived:
-            self._have_met.add(_storage(leaf))
-        return leaf
-
-
 def changes(before: Sequence[Tensor], after: Sequence[Tensor]) -> list[Tensor]:
     """Return where computed weights differ between two runs, a mask per weight; nowhere if these are others."""
     same = [one.shape for one in before] == [other.shape for other in after]
     return [one != (other if same else one) for one, other in zip(before, after, strict=same)]
-
-
-def _storage(tensor: Tensor) -> int:
-    return tensor.untyped_storage().data_ptr()

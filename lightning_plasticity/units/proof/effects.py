@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from lightning_plasticity.units.group import Tap
 from lightning_plasticity.units.proof.batch_norm import WrittenOutBatchNorm
 from lightning_plasticity.units.proof.comparison import as_real
-from lightning_plasticity.units.proof.computed_weights import WeightsFrom
 from lightning_plasticity.units.proof.laws import Chosen
 from lightning_plasticity.units.proof.sandbox import Sandbox
+from lightning_plasticity.units.proof.unread import Owned, passing_none
 from lightning_plasticity.units.slot import Slot
 from lightning_plasticity.units.tensors import tensors_in
 
@@ -29,7 +29,7 @@ def effects(
     *,
     statistics: bool = False,
     unread: Chosen = (),
-    beside: Sequence[Slot] = (),
+    beside: Owned = (),
     seen: tuple[Tap, Tensor] | None = None,
 ) -> bool:
     """Hand the effect of every entry of every weight to ``listener``, one tensor at a time, so that none is kept.
@@ -44,15 +44,16 @@ def effects(
         statistics: Whether running statistics are listened to as well.
         unread: Leave out what acts through these units of some groups. The model computes what it always computes; only
             derivatives are not passed on by what reads them. (Not where these weights are computed.)
-        beside: Leave out what acts through what lies in these slots: neither these weights nor those computed from them
-            pass derivatives on to what comes before them, only to what they are made of.
+        beside: Leave out what acts through these entries where they sum over several features, see
+            :class:`~lightning_plasticity.units.proof.summing.Summing`.
         seen: Take the effect on what this tap shows of these units, in place of that on the output.
 
     Returns:
         False if the model could not be differentiated; the listener may have received some tensors nevertheless.
     """
     modes: list[AbstractContextManager[Any]] = [WrittenOutBatchNorm()] if statistics else []
-    modes += [_unread(unread)] if unread else []
+    readers = [(slot, units) for group, units in unread for slot in group.outgoing]
+    modes += [passing_none(readers)] if readers else []
     try:
         with (
             torch.enable_grad(),
@@ -60,7 +61,7 @@ def effects(
             _leaves(box, listener, statistics) as leaves,
             _shown(*seen) if seen else nullcontext() as shown,
         ):
-            with _impassable(box.weights_from(beside)) if beside else nullcontext():
+            with box.not_through(beside) if beside else nullcontext():
                 outputs = [as_real(tensor) for tensor in tensors_in(box.call())]
             combined = _combined(outputs if shown is None else shown, box)
             if not combined.requires_grad or not combined.isfinite():
@@ -141,38 +142,6 @@ def _shown(tap: Tap, units: Tensor) -> Generator[list[Tensor], None, None]:
         yield shown
     finally:
         handle.remove()
-
-
-def _unread(chosen: Chosen) -> AbstractContextManager[None]:
-    """Let backward passes find zeros in the entries that read ``units``, wherever an operation has saved the weight."""
-    readers: dict[int, list[tuple[Slot, Tensor]]] = {}
-    for slot, units in ((slot, units) for group, units in chosen for slot in group.outgoing):
-        readers.setdefault(slot.tensor.untyped_storage().data_ptr(), []).append((slot, units))
-
-    def unpack(saved: Tensor) -> Tensor:
-        """Return what was saved, or a copy that lasts as long as the derivative of this operation takes."""
-        storage = saved.untyped_storage()
-        if storage.data_ptr() not in readers:
-            return saved
-        copy = saved.new_empty(0).set_(storage).clone()
-        for slot, units in readers[storage.data_ptr()]:
-            slot.assign(units, 0.0, tensor=_like(slot.tensor.data, copy))
-        return _like(saved, copy)
-
-    return torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, unpack)
-
-
-@contextmanager
-def _impassable(weights: WeightsFrom) -> Generator[None, None, None]:
-    """Let a backward pass find zeros wherever an operation of the block has saved one of the weights to pass it."""
-    unpack = lambda saved: torch.zeros_like(saved) if saved in weights else saved  # noqa: E731
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor, unpack), weights:
-        yield
-
-
-def _like(tensor: Tensor, storage: Tensor) -> Tensor:
-    """Return what lies in a copy of the storage of ``tensor`` where that lies."""
-    return storage.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
 
 def _hand_over(tensor: Tensor, box: Sandbox, listener: Listener, leaf: Tensor) -> None:

@@ -13,7 +13,7 @@ from lightning_plasticity.units.group import Tap, UnitGroup
 from lightning_plasticity.units.proof.effects import Listener, by_tensor, effects, largest_per_unit
 from lightning_plasticity.units.proof.laws import Chosen, Law, Problems, about, blamed, cut
 from lightning_plasticity.units.proof.sandbox import Sandbox
-from lightning_plasticity.units.slot import Slot
+from lightning_plasticity.units.proof.unread import Owned
 from lightning_plasticity.units.unit_map import UnitMap
 
 _TRIED, _SEVERAL = 8, 2
@@ -34,9 +34,9 @@ def forgotten(box: Sandbox, groups: Sequence[UnitGroup], unit_map: UnitMap) -> d
     """Return the tensors with entries that are said to write no unit, but act on the output through one unit alone.
 
     Such an entry has a derivative, and none but that which is passed on by what reads the unit. It acts beside the
-    weights of the unit, not only through them: what one unit alone reads (a convolution may have groups of one row)
-    acts through that unit, but is none of it. A tensor counts if this is so for several units. With one set of weights
-    it may be chance (the other readers of the entry are dead), so it has to be so with others too.
+    weights of the unit, not only through them: of several features that one unit alone reads (a convolution may have
+    groups of one row), each acts through the unit, but is none of it. A tensor counts if this is so for several units.
+    With one set of weights it may be chance (the other readers of the entry are dead), so it has to be so with others.
 
     One unit of every group at a time is left out of the derivatives, of all groups at once: what has no derivative then
     is all that has none if they are left out one by one, and more. Only if there is any, this is done.
@@ -52,10 +52,10 @@ def forgotten(box: Sandbox, groups: Sequence[UnitGroup], unit_map: UnitMap) -> d
     """
     tensors = dict(box.model.named_parameters()) | dict(box.model.named_buffers())
     alive, acting = _alive(box, groups, _free(tensors, unit_map)) if groups else ({}, {})
-    found: dict[UnitGroup, dict[int, _Idle]] = {}
-    for group in _suspects(box, alive, acting):
-        beside = _acting(box, acting, beside=[slot for slot in group.incoming if slot.kind == "weight"])
-        found[group] = {unit: _without(box, group, unit, beside) for unit in alive[group].tolist()}
+    found = {
+        group: {unit: _without(box, group, unit, _beside(box, group, unit, acting)) for unit in alive[group].tolist()}
+        for group in _suspects(box, alive, acting)
+    }
     several = {group: min(_SEVERAL, len(units)) for group, units in alive.items()}
     for _ in range(_CONFIRMATIONS):
         found = {group: units for group, units in found.items() if _counted(units, several[group])}
@@ -148,9 +148,13 @@ def _without(box: Sandbox, group: UnitGroup, unit: int, entries: Entries) -> _Id
     return _Idle(before or left, is_before=bool(before))
 
 
-def _acting(
-    box: Sandbox, entries: Entries, *, beside: Sequence[Slot] = (), seen: tuple[Tap, Tensor] | None = None
-) -> Entries:
+def _beside(box: Sandbox, group: UnitGroup, unit: int, entries: Entries) -> Entries:
+    """Return those of ``entries`` that act on the output otherwise than through the weights of ``unit``."""
+    rows = [(slot, torch.tensor([unit], device="cpu")) for slot in group.incoming if slot.kind == "weight"]
+    return _acting(box, entries, beside=rows)
+
+
+def _acting(box: Sandbox, entries: Entries, *, beside: Owned = (), seen: tuple[Tap, Tensor] | None = None) -> Entries:
     """Return those of ``entries`` that act on the output, or on what the tap shows of the units."""
     acting: Entries = {}
 

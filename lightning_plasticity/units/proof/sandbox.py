@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from lightning_plasticity.units.example import ExampleInputs, how_to_run
 from lightning_plasticity.units.proof.batch_norm import MeasuredStatistics
 from lightning_plasticity.units.proof.comparison import difference
-from lightning_plasticity.units.proof.computed_weights import ComputedWeights, WeightsFrom
+from lightning_plasticity.units.proof.computed_weights import ComputedWeights
 from lightning_plasticity.units.proof.precision import Promotion
+from lightning_plasticity.units.proof.summing import Summing
 from lightning_plasticity.units.proof.swapping import data_swapped
+from lightning_plasticity.units.proof.unread import Owned
 from lightning_plasticity.units.refusals import check_model, unwrapped
 from lightning_plasticity.units.restoring import (
     attributes_restored,
@@ -186,9 +188,9 @@ class Sandbox:
         """Return what watches the computed weights of this model in a run, and sets entries of them to zero."""
         return ComputedWeights(self._stored(), zeroed)
 
-    def weights_from(self, slots: Iterable[Slot]) -> WeightsFrom:
-        """Return what knows the weights that these slots lie in, or that are computed from these, in a run."""
-        return WeightsFrom(self._stored(), [slot.tensor for slot in slots])
+    def not_through(self, entries: Owned) -> Summing:
+        """Return what lets no derivative pass entries of weights in a run, where they sum over several features."""
+        return Summing(self._stored(), entries)
 
     def _stored(self) -> Iterator[Tensor]:
         return chain(self.model.parameters(), self.model.buffers())

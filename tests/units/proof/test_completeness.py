@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import reduce
-from itertools import product
 
 import pytest
 import torch
@@ -12,8 +11,9 @@ from support.proof_cases import Network, group_of, prove, slot
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
+from zoo import make
 
-from lightning_plasticity.units import Tap, UnitGroup, UnitMap, verify_units
+from lightning_plasticity.units import Tap, UnitGroup, UnitMap, discover_units, verify_units
 from lightning_plasticity.units.proof.forgotten import forgotten
 from lightning_plasticity.units.proof.sandbox import sandbox
 
@@ -147,19 +147,46 @@ def test_an_entry_that_acts_through_one_unit_because_its_other_readers_are_dead_
         assert forgotten(box, [group], UnitMap(model, (group,))) == {"1": ["1.bias"] * ("bias" not in kinds)}
 
 
-@pytest.mark.parametrize(
-    ("normed", "left_out"), [*product((False, True), (None, "bias")), (True, "parametrizations.weight.original0")]
-)
-def test_what_one_unit_alone_reads_was_not_forgotten(normed, left_out) -> None:
+class Batched(nn.Module):
+    """Each unit reads three features of its own, in a product for all units at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(4, 3)), nn.Parameter(torch.randn(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("bgi,gi->bg", x[..., 0].unflatten(1, (4, 3)), self.weight) + self.bias
+
+
+ALONE = {
+    "convolution": lambda: nn.Conv1d(12, 4, 3, groups=4),
+    "transposed convolution": lambda: nn.ConvTranspose1d(12, 4, 3, groups=4),
+    "weight norm": lambda: weight_norm(nn.Conv1d(12, 4, 3, groups=4)),
+    "batched product": Batched,
+}
+
+
+@pytest.mark.parametrize("alone", ALONE)
+def test_several_features_that_one_unit_alone_reads_were_not_forgotten(alone) -> None:
     torch.manual_seed(0)
-    convolution = nn.Conv1d(12, 4, 3, groups=4)  # each unit alone reads three channels, and so three of their norm
-    head = nn.Linear(12, 2)
-    model = nn.Sequential(nn.BatchNorm1d(12), weight_norm(convolution) if normed else convolution, nn.Flatten(), head)
-    kinds = {name: "bias" if name == "bias" else "weight" for name, _ in convolution.named_parameters()}
-    written = tuple(slot(model, f"1.{name}", kind=kind) for name, kind in kinds.items() if name != left_out)
-    group = UnitGroup("1", 4, written, (), (slot(model, "3.weight", 1, torch.arange(12).view(4, 3)),), None)
-    with sandbox(model, torch.randn(8, 12, 5)) as box:
-        assert forgotten(box, [group], UnitMap(model, (group,))) == {"1": [f"1.{left_out}"] * bool(left_out)}
+    model = nn.Sequential(nn.BatchNorm1d(12), ALONE[alone](), nn.ReLU(), nn.Flatten(), nn.LazyLinear(2))
+    x = torch.randn(8, 12, 5)
+    model(x)
+    (group,) = discover_units(model, x)
+    check_that_what_is_left_out_is_told(model, x, group)
+
+
+def test_a_factor_of_units_was_forgotten_though_the_other_factor_is_all_that_passes_it_on() -> None:
+    model, x = make("filter_made_by_a_network")
+    check_that_what_is_left_out_is_told(model, x, discover_units(model, x)["enter"])
+
+
+def check_that_what_is_left_out_is_told(model: nn.Module, x: Tensor, group: UnitGroup) -> None:
+    for left_out in (None, *group.incoming):
+        kept = replace(group, incoming=tuple(writer for writer in group.incoming if writer is not left_out))
+        with sandbox(model, x) as box:
+            found = forgotten(box, [kept], UnitMap(model, (kept,)))[group.name]
+        assert found == [] if left_out is None else left_out.path in found
 
 
 def test_without_derivatives_units_that_act_are_found_by_trial_and_what_was_forgotten_is_not_told() -> None:
