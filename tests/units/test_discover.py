@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_plasticity.errors import UnsupportedModelError
-from lightning_plasticity.units import discover_units
+from lightning_plasticity.units import discover_units, verify_units
 
 
 class Residual(nn.Module):
@@ -51,6 +51,44 @@ def test_residual_streams_are_groups_on_request_under_their_own_names():
     (stream,) = (skip for skip in discover_units(model, x).skipped if skip.layer == "embed")
     assert "residual stream" in stream.reason
     assert "residual='group'" in stream.remedy
+
+
+class Gated(nn.Module):
+    """Hidden units, and a block that reads them and writes the same ones, with a gate."""
+
+    def __init__(self, combine) -> None:
+        super().__init__()
+        self.combine, self.embed, self.head = combine, nn.Linear(4, 5), nn.Linear(5, 2)
+        self.block, self.gate = nn.Linear(5, 5), nn.Linear(5, 5)
+
+    def forward(self, x):
+        x = self.embed(x)
+        return self.head(self.combine(x, self.block(x).relu(), self.gate(x).sigmoid()))
+
+
+STREAMS = {
+    "x + f": lambda x, f, g: x + f,
+    "x + g * f": lambda x, f, g: x + g * f,
+    "highway": lambda x, f, g: g * f + (1 - g) * x,
+    "highway, the other way round": lambda x, f, g: x * (1 - g) + f * g,
+    "x + g * (f - x)": lambda x, f, g: x + g * (f - x),
+    "lerp": lambda x, f, g: torch.lerp(x, f, g),
+}
+NO_STREAMS = {
+    "x * g": lambda x, f, g: x * g,
+    "x + x * g": lambda x, f, g: x + x * g,
+    "g * x + x": lambda x, f, g: g * x + x,
+    "x * (1 + g)": lambda x, f, g: x * (1 + g),
+    "g * (x - x ** 3)": lambda x, f, g: g * (x - x**3),
+}
+
+
+@pytest.mark.parametrize("combine", STREAMS | NO_STREAMS)
+def test_a_stream_is_what_layers_add_to_and_not_what_a_gate_scales(combine):
+    model, x = Gated((STREAMS | NO_STREAMS)[combine]), torch.randn(3, 4)
+    units = discover_units(model, x, residual="group")
+    assert [group.residual for group in units] == [combine in STREAMS]
+    assert verify_units(model, x, units)
 
 
 def test_units_behind_a_norm_are_coupled_or_refused():

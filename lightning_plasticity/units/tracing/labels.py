@@ -66,7 +66,8 @@ class Labels(Faults):
     * ``root``: the union-find: another label of the same unit; its own for the representative;
     * ``has_row``: of a representative, whether there is a hard label in the unit;
     * ``unjoined``: of a soft label, whether it belongs to no unit yet;
-    * ``summed``: whether the label was made by adding two labels of one unit, as in a residual stream;
+    * ``summed``: whether the label was added to another one of its unit, as in a residual stream;
+    * ``factor``, ``factor_beside``: of a product of two labels of one unit, what they are;
     * ``offset``: whether the number is not zero where its unit is, as the sigmoid of it;
     * ``shifted``: the label of the same unit for numbers with an offset, 0 while there is none.
 
@@ -100,7 +101,7 @@ class Labels(Faults):
         self.root = torch.arange(room)
         self.has_row, self.unjoined = self.hard.clone(), self.soft.clone()  # every label is a unit of its own again
         self.summed, self.offset = blank(room), blank(room)
-        self.shifted = blank(room, torch.long)
+        self.shifted, self.factor, self.factor_beside = (blank(room, torch.long) for _ in range(3))
         self.forget_faults(room)
 
     def fresh(self, number: int, *, soft: bool = False, mixture: bool = False) -> Tensor:
@@ -197,11 +198,20 @@ class Labels(Faults):
         self.has_row[new] = self.has_row[a] | self.has_row[b]
         if summed:
             self.writable("summed")[new] = True
+        else:
+            self.writable("factor")[new], self.writable("factor_beside")[new] = a, b
         self.writable("offset")[new] = self.offset[a] | self.offset[b] if summed else self.offset[a] & self.offset[b]
         self.edges.append((torch.cat([new, new]), torch.cat([a, b])))
         self.unify(a, b)
         self.unify(new, a)
         return new
+
+    def add(self, a: Tensor, b: Tensor) -> None:
+        """Note that rows of one unit were added, but for a row and its own product with a gate."""
+        own = (
+            (self.factor[a] == b) | (self.factor_beside[a] == b) | (self.factor[b] == a) | (self.factor_beside[b] == a)
+        )
+        self.writable("summed")[a[self.hard[a] & self.hard[b] & ~own]] = True
 
     def shift(self, ids: Tensor) -> Tensor:
         """Return labels of the same units for numbers that are not zero where the unit is, such as its sigmoid.

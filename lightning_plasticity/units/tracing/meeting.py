@@ -43,7 +43,10 @@ def meet(labels: Labels, a: Tensor | None, b: Tensor | None, manner: Manner = PR
     if not differ.any():
         return result
     clash = differ & (labels.find(a) != labels.find(b))
-    named_by_b = differ & ~clash & (labels.rank(b, adds=manner.adds) > labels.rank(a, adds=manner.adds))
+    alike = differ & ~clash
+    if manner.adds and alike.any():
+        labels.add(a[alike], b[alike])
+    named_by_b = alike & (labels.rank(b, adds=manner.adds) > labels.rank(a, adds=manner.adds))
     result = torch.where(named_by_b, b, result)
     if clash.any():
         codes = a[clash] * labels.count + b[clash]
