@@ -61,9 +61,9 @@ def discover_units(
             keyword arguments (a dict, or what a tokenizer returns), or a function without arguments that runs the model
             and returns what must count as its output, such as ``lambda: module.training_step(batch, 0)``. A batch of
             two or more is best; one works.
-        residual: Whether residual streams (units that a layer reads and later layers add to) are groups. They are
-            skipped by default: replacing one wipes a feature that the whole network carries along. For observation
-            they are units like all others.
+        residual: Whether residual streams (units that a layer reads and later ones add to, gated or not) are groups.
+            They are skipped by default: replacing one wipes a feature that the whole network carries along. For
+            observation they are units like all others.
         through_norms: Whether units that share the statistics of a LayerNorm, GroupNorm or RMSNorm are groups, marked
             ``coupled``: replacing one changes its neighbours slightly. If False, every group is exact.
 
