@@ -20,7 +20,7 @@ from lightning_plasticity.units import Slot, UnitGroup
 class OutgoingMagnitudes:
     """Writes the mean absolute outgoing weight of every feature of every unit into a field of the memory.
 
-    Where several readers see different features of a unit, all features of the unit get their common mean.
+    Where readers see other features of a unit than are observed, all features of the unit get their common mean.
 
     Args:
         memory: The memory of all groups.

@@ -13,10 +13,11 @@ from lightning_plasticity.units import Slot, UnitGroup
 def outgoing_magnitude(group: UnitGroup) -> Tensor:
     """Return the mean absolute outgoing weight of every feature, ``[U, K]``, or of every unit, ``[U, 1]``.
 
-    The mean is over all entries of all readers. Where the only reader sees several features of a unit (a flatten), the
-    features are kept apart.
+    The mean is over all entries of all readers. Where several features of a unit are observed (behind a flatten) and
+    the only reader sees the same, they are kept apart; several rows of a grouped convolution may read one feature.
     """
-    if len(group.outgoing) == 1:
+    observed = 1 if group.tap is None else group.tap.index.shape[1]
+    if len(group.outgoing) == 1 and group.outgoing[0].features == observed:
         return group.outgoing[0].feature_magnitude()
     return mean_magnitude(group.outgoing)[:, None]
 
