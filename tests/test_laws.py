@@ -40,7 +40,7 @@ OPTIMIZERS = {
     "asgd": lambda p: torch.optim.ASGD(p, lr=0.01),
     "adafactor": lambda p: torch.optim.Adafactor(p, lr=0.01),
 }
-SPECIMENS = ("mlp_without_bias", "dropout", "mlp_batch_norm", "mlp_layer_norm", "prelu")
+SPECIMENS = ("mlp_without_bias", "dropout", "mlp_batch_norm", "mlp_layer_norm", "prelu", "grouped_conv", "vae")
 STEPS = 14
 
 

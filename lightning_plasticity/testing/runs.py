@@ -193,13 +193,14 @@ def _floating(inputs: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def activation(model: nn.Module, inputs: Any, group: UnitGroup) -> Tensor:
-    """Return the activation of the units of a group, ``[U, N]``: every number that is read of every unit."""
+    """Return the activation of a group, ``[U, N]``: all that is read of each unit, with the same random numbers."""
     tap = group.tap
     if tap is None:
         raise AssertionError(f"{group.name!r} is not observed")
     seen: list[Tensor] = []
     handle: RemovableHandle = tap.watch(lambda tensor: seen.append(tap.samples(tensor.detach())))
-    with handle, torch.no_grad():
+    with handle, torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
         call(model, inputs)
     return torch.cat(seen)[:, tap.index].movedim(0, -1).flatten(1)
 

@@ -91,6 +91,26 @@ def test_features_of_a_unit_are_kept_apart_after_a_flatten():
     torch.testing.assert_close(memory.parts[0]["outgoing"], loop_over_units(model[3].weight, 4))
 
 
+@pytest.mark.parametrize("groups", [1, 2, 4])
+@pytest.mark.parametrize("reader", [nn.Conv1d, nn.ConvTranspose1d])
+def test_all_rows_of_a_group_that_read_a_channel_count(reader, groups):
+    length = 5 if reader is nn.Conv1d else 9
+    layers = (nn.Conv1d(1, 4, 3), nn.ReLU(), reader(4, 8, 3, groups=groups), nn.Flatten(), nn.Linear(8 * length, 2))
+    model = nn.Sequential(*layers).double()
+    memory, outgoing = watched(model, torch.randn(2, 1, 9, dtype=torch.float64))
+    weight, per_group = model[2].weight.detach().abs(), 4 // groups
+    read = [weight[i] if reader is nn.ConvTranspose1d else rows(weight, i, per_group) for i in range(4)]
+    for _ in range(2):
+        write(outgoing, [0])
+        torch.testing.assert_close(memory.parts[0]["outgoing"], torch.stack([each.mean() for each in read])[:, None])
+
+
+def rows(weight, channel, per_group):
+    """Return the entries of a grouped convolution of 8 rows that read ``channel``."""
+    group, column = divmod(channel, per_group)
+    return weight.unflatten(0, (4 // per_group, -1))[group, :, column]
+
+
 class TwoReaders(nn.Module):
     def __init__(self):
         super().__init__()

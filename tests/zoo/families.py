@@ -87,6 +87,21 @@ def filter_made_by_a_network():
     return LongConvolution(), torch.randn(3, 8, 4)
 
 
+@specimen({"fields.0": "6: fields.*.weight norm.* > head.weight"})
+def squares_of_sums_of_embeddings():
+    class Interaction(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fields = nn.ModuleList(nn.Embedding(5, 6) for _ in range(3))
+            self.norm, self.head = nn.BatchNorm1d(6), nn.Linear(6, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            embedded = torch.stack([field(x[:, i]) for i, field in enumerate(self.fields)], 1)
+            return self.head(self.norm(embedded.sum(1).square() - embedded.square().sum(1)))
+
+    return Interaction(), torch.randint(5, (16, 3))
+
+
 @specimen({"enter": "6: enter.* > modes", "modes": "5: modes > leave.weight"})
 def weights_of_a_spectrum():
     class Spectral(nn.Module):

@@ -44,7 +44,7 @@ def joined(labels: Labels, read: Tensor) -> Tensor:
     chosen = mixtures[good[mixtures]]
     if len(chosen) < 2:
         return read
-    keep = good[mixture] & is_unit
+    keep = good[mixture]
     unit = torch.full((labels.count,), NOBODY)
     unit[chosen] = _join(labels, mixture[keep], member[keep], chosen)
     return torch.where(unit[read] != NOBODY, unit[read], read)
@@ -65,12 +65,22 @@ def _memberships(labels: Labels, mixtures: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _join(labels: Labels, mixture: Tensor, member: Tensor, chosen: Tensor) -> Tensor:
-    """Make one unit of all members of each mixture; return a new label of it, for what may not be zero where it is."""
+    """Make one unit of all members of each mixture, and of itself: a parameter that has met it is part of the unit.
+
+    Args:
+        labels: The union-find.
+        mixture: Mixtures, ``[M]``.
+        member: What they contain, ``[M]``.
+        chosen: The distinct mixtures.
+
+    Returns:
+        A new label of each unit, for what may not be zero where the unit is.
+    """
     new = labels.fresh(len(chosen))
     of = torch.zeros(labels.count, dtype=torch.long)
     of[chosen] = new
     labels.writable("offset")[new] = True
-    labels.edges.append((of[mixture], member))
+    units = ~labels.mixture[member]
+    labels.edges.append((of[mixture[units]], member[units]))
     labels.unify(of[mixture], member)
-    labels.unify(new, chosen)
     return new

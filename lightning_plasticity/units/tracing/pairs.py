@@ -136,7 +136,8 @@ def _mixture_and_hard(labels: Labels, mixture: Tensor, unit: Tensor, manner: Man
 def _mixture_and_soft(labels: Labels, mixture: Tensor, soft: Tensor, manner: Manner) -> Tensor:
     """Mix parameters in that meet one mixture each; drop the others, and a large table, it is slow."""
     root = labels.find(soft)
-    dropped = several(root, mixture) | labels.has_row[root] | (len(soft) > _MOST_BLENDS)
+    elsewhere = labels.has_row[root] & (root != labels.find(mixture))
+    dropped = several(root, mixture) | elsewhere | (len(soft) > _MOST_BLENDS)
     labels.spoil(soft[dropped], _beside_several(manner))
     result = mixture.clone()
     for statistic in (False, True):
