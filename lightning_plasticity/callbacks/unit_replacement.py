@@ -25,7 +25,8 @@ class UnitReplacement(EngineCallback):
 
     Finds the units by itself when the fit starts, from ``example_input``, the module's ``example_input_array`` or the
     first training batch. The model is not changed; the engine lives in hooks that are removed when the fit ends. Its
-    state is in the checkpoint, and a further ``fit`` continues with the ages and utilities of the one before.
+    state is in the checkpoint, and a further ``fit`` of the same module continues with the ages and utilities of the
+    one before; that of another module starts anew.
 
     Prints at the start which units it treats, how many it will replace and which layers it leaves alone and why. Logs
     for every group, every ``log_every_n_steps`` steps, at the step at which Lightning logs the same batch:
@@ -146,11 +147,11 @@ class UnitReplacement(EngineCallback):
         self._restored = state_dict
 
     def _start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any) -> None:
-        """Find the units and attach the engine; in a further fit its optimizers are new, the units live on."""
+        """Find the units and attach the engine; in a further fit its optimizers are new, known units live on."""
         units = find_units(trainer, pl_module, self.example_input, batch, include=self.include, exclude=self.exclude)
         units = treatable(units, trainer.optimizers, self.method.statistics)
-        before = self.replacer
         self.detach()
+        before = self.replacer if self.replacer is not None and self.replacer.links.model is units.model else None
         if before is not None and before.treats(units):
             before.use(trainer.optimizers)
             before.links.accept()

@@ -95,7 +95,7 @@ class Alarm:
         error = UnsupportedModelError(
             f"no statistics from {tap.path!r} in {PATIENCE} steps in which its units were trained: {cause}",
             "forward passes in training mode, with hooks, through the layer that reads the units",
-            f"{remedy}, or leave these units out with `exclude=`",
+            f"{remedy}, or leave these units out (`exclude=` of callbacks, `units.select(exclude=...)`)",
         )
         if not self._heard:
             raise error

@@ -82,5 +82,6 @@ def _reader(group: UnitGroup) -> tuple[Slot, torch.Tensor]:
     raise UnsupportedModelError(
         found,
         "exactly one reader, a linear layer or a convolution with a bias, so that a mean output can move into it",
-        "Leave the group out with `exclude=`, or switch the transfer of the mean output off",
+        "Leave the group out (`exclude=` of callbacks, `units.select(exclude=...)`), or switch the transfer of the "
+        "mean output off",
     )

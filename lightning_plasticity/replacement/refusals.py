@@ -137,7 +137,7 @@ def check_groups(groups: Sequence[UnitGroup], optimizers: Sequence[Optimizer], s
         raise UnsupportedModelError(
             f"the units of {untrained} are not trained",
             "units whose weights are trained, the incoming ones by one of the optimizers",
-            "Leave them out with `exclude=`, or train their weights",
+            "Leave them out (`exclude=` of callbacks, `units.select(exclude=...)`), or train their weights",
         )
     devices = {str(slot.tensor.device) for group in groups for slot in group.slots}
     if len(devices) > 1:
@@ -152,7 +152,8 @@ def check_groups(groups: Sequence[UnitGroup], optimizers: Sequence[Optimizer], s
         raise UnsupportedModelError(
             f"the activations of {taps} are not an input or output of any module",
             f"units whose activation can be observed, as {readers[0]} does",
-            "Leave them out with `exclude=`, or choose a utility of weights such as WeightMagnitude()",
+            "Leave them out (`exclude=` of callbacks, `units.select(exclude=...)`), or choose a utility of weights, "
+            "such as WeightMagnitude()",
         )
 
 

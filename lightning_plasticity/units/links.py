@@ -20,6 +20,7 @@ class Links:
     read their units, of which the map knows nothing.
 
     Attributes:
+        model: The model of the map; None for groups without one.
         idle: The layers that did not run on the example, with their names.
         added: Dotted names of the parameters of layers that were added since.
 
@@ -41,6 +42,7 @@ class Links:
 
     def __init__(self, units: UnitMap | Sequence[UnitGroup]) -> None:
         self._unit_map = units if isinstance(units, UnitMap) else None
+        self.model = None if self._unit_map is None else self._unit_map.model
         self._layers: list[tuple[nn.Module, str, nn.Module]] = []
         self._weights: list[tuple[nn.Module, str, Tensor]] = []
         self._children: list[tuple[nn.Module, int]] = []

@@ -19,7 +19,7 @@ from lightning_plasticity.errors import (
     shortened,
 )
 from lightning_plasticity.units.binding import Bound
-from lightning_plasticity.units.group import UnitGroup
+from lightning_plasticity.units.group import Tap, UnitGroup
 from lightning_plasticity.units.naming import modules_by_name, parameter_shapes, tensor_at
 from lightning_plasticity.units.patterns import Patterns, chosen_names
 from lightning_plasticity.units.skipped import Skipped
@@ -258,3 +258,6 @@ def _layers(slots: Sequence[Slot]) -> str:
     """Return the layers of some slots for people: at most two names."""
     first, *more = together(slot.path.rpartition(".")[0] or slot.path for slot in slots)
     return f"{first} and {len(more)} more" if len(more) > 1 else ", ".join([first, *more])
+
+
+torch.serialization.add_safe_globals([UnitMap, UnitGroup, Slot, Tap, Skipped])  # names and positions

@@ -305,6 +305,18 @@ def test_several_fits_continue_ages_utilities_and_events(tmp_path):
     assert ours.replacer.ages[0].step == 24
 
 
+def test_a_fit_of_another_module_starts_anew(tmp_path):
+    used, new = callback(), callback()
+    trainer(tmp_path, callbacks=[used], max_epochs=1).fit(Classifier(), loader())
+    modules = [Classifier() for _ in range(2)]
+    modules[1].load_state_dict(modules[0].state_dict())
+    for ours, module in zip((used, new), modules, strict=True):
+        trainer(tmp_path, callbacks=[ours], max_epochs=1).fit(module, loader(seed=2))
+        assert ours.replacer.ages[0].step == 8
+    for one, other in zip(*(module.parameters() for module in modules), strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.filterwarnings("ignore:The dirpath has changed:UserWarning")
 @pytest.mark.parametrize("example", [True, False])
 def test_resumed_at_an_epoch_boundary_is_bit_for_bit_the_uninterrupted_run(tmp_path, example):

@@ -223,6 +223,13 @@ def test_an_unpickled_map_is_the_same_map_once_it_is_bound(model, units):
         assert group.tap.module is other.tap.module
 
 
+def test_a_map_is_loaded_as_weights_are(model, units, tmp_path):
+    torch.save({"units": units, "model": model.state_dict()}, tmp_path / "run.pt")
+    lost = torch.load(tmp_path / "run.pt", weights_only=True)["units"]
+    assert lost.summary() == units.summary()
+    assert verify_units(model, torch.randn(3, 4), lost.update(model))
+
+
 def test_a_map_is_bound_to_a_copy_whatever_wraps_it(model, units):
     twin = copy.deepcopy(model)
     assert units.update(torch.compile(twin))["0"].incoming[0].tensor is twin[0].weight

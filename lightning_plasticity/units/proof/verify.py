@@ -39,6 +39,7 @@ from lightning_plasticity.errors import (
     UnsupportedModelError,
     check_choice,
     check_counts,
+    check_module,
     check_seed,
 )
 from lightning_plasticity.units.example import ExampleInputs
@@ -90,7 +91,7 @@ def verify_units(
         One proof per group.
 
     Raises:
-        InvalidArgumentError: If ``unit_map`` or ``example_inputs`` are none, or a setting is out of its range.
+        InvalidArgumentError: If ``model``, ``unit_map`` or ``example_inputs`` are none, or a setting is out of range.
         StateMismatchError: If ``unit_map`` is of another model, not bound to any, or a layer of it was exchanged.
         UnsupportedModelError: If the model cannot run on the example in evaluation mode, or not in this precision;
             returns no tensor, or something else in a second run with the same weights and random numbers.
@@ -106,6 +107,7 @@ def verify_units(
         reader is needed; exclusive: the readers read nothing else; complete: nothing that writes them was forgotten;
         tapped: the tap shows them, each at its place; -: neither shown nor refuted
     """
+    check_module(model)
     if not isinstance(unit_map, UnitMap):
         raise InvalidArgumentError(
             f"unit_map of type {type(unit_map).__name__}",

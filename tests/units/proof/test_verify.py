@@ -149,14 +149,16 @@ def test_the_units_of_another_model_are_refused_and_not_taken_for_wrong():
         ({"dtype": torch.float16}, "dtype=torch.float16"),
         ({"seed": "a"}, "seed='a'"),
         ({"unit_map": torch.zeros(2)}, "unit_map of type Tensor"),
+        ({"model": torch.zeros(2)}, "model of type Tensor"),
     ],
     ids=str,
 )
 def test_arguments_that_are_none_are_refused(setting, found):
     model = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2))
     x = torch.randn(2, 4)
+    arguments = {"model": model, "example_inputs": x, "unit_map": discover_units(model, x)} | setting
     with pytest.raises(InvalidArgumentError, match=found):
-        verify_units(model, x, **({"unit_map": discover_units(model, x)} | setting))
+        verify_units(**arguments)
 
 
 def test_the_default_device_is_none_of_our_business() -> None:
