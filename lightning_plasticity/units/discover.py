@@ -44,7 +44,8 @@ def discover_units(
     """Return the hidden units of a model, found by running it on an example with a label beside every number.
 
     What is found holds for the layers that the example runs through. If the model branches on its data (a router, an
-    early exit, an expert without a sample), units that a layer which did not run may use are skipped.
+    early exit, an expert without a sample) or at random (a head that is drawn), units that a layer which did not run
+    may use are skipped. Only what the global generators of PyTorch, Python and NumPy draw counts as random.
 
     A pass runs the model twice: in evaluation and in training mode, without gradients; batch norms stay in evaluation
     mode. One pass is the rule. If units are lost only because their activations meet those of a layer that can have no

@@ -73,6 +73,8 @@ def observe(run: Execution, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     if (constant := _read_by_layer(run, call, seen)) is not None:
         _run_on_constant(run, call, constant)
         return
+    if call.signature.is_random or any(map(run.chance.made, call.inputs)):
+        run.chance.add(call.outs)
     weights = not from_nothing and any(each.is_weight for each in seen)
     for t in call.outs:
         if run.sources.find(t) is None:
