@@ -52,6 +52,10 @@ def discover_units(
     units, the labels of that layer are switched off and another pass follows, up to six in all. The model is left
     exactly as it was found: modes, parameters, buffers, attributes, hooks, random states.
 
+    Units that meet, element by element, a buffer which the model updates from its activations are skipped, as behind a
+    batch norm written by hand: its statistics would outlive them. Buffers that are constant, that nobody reads in
+    evaluation mode, or that PyTorch's own batch norm reads, do no harm.
+
     Not seen are operations that happen in other threads outside of all modules, those on tensors that leave torch, of
     which only the leaving is noticed, and an output that the model returns inside of objects other than tuples, lists,
     mappings and dataclasses: its units count as hidden if a layer reads them as well.

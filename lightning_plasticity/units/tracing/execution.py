@@ -25,6 +25,7 @@ from lightning_plasticity.units.tracing.shadow import Origin, Shadow, compact, g
 from lightning_plasticity.units.tracing.source import Orientation, Source, orientation
 from lightning_plasticity.units.tracing.sources import Sources
 from lightning_plasticity.units.tracing.tape import DerivedUse, Role, Step, Tape
+from lightning_plasticity.units.tracing.updates import Updates
 
 
 @dataclass(eq=False, slots=True)
@@ -122,6 +123,7 @@ class Execution:
 
     def __post_init__(self) -> None:
         self.shadow = Shadow(lambda labels: self.labels.spoil(labels, "its memory is read as another type"))
+        self.updates = Updates(self.sources.all)
         self.frames.on_entry = self._take_for_data
 
     def _take_for_data(self, tensor: Tensor) -> None:

@@ -135,6 +135,7 @@ def run_under_labels(
     _set_mode(run.frames.names, training)
     run.frames.restart()
     run.runs += 1
+    run.updates.is_reading = not training
     before = states_on_the_host()
     try:
         with run.frames.watched(), _distributions_unchecked(), LeaveMode(run), LabelMode(run, before_write):
@@ -151,6 +152,9 @@ def run_under_labels(
     run.gambles |= states_on_the_host() != before
     if run.frames.failure is not None:  # even if the model has caught it
         raise run.frames.failure
+    for source, held in run.updates.replaced():
+        if run.is_data(held):
+            run.updates.update(source)
     found = list(tensors_in(output)) or list(tensors_in(run.frames.top_outputs))
     for tensor in found:
         run.end(run.of(tensor))
