@@ -44,12 +44,17 @@ def discover_units(
     """Return the hidden units of a model, found by running it on an example with a label beside every number.
 
     What is found holds for the layers that the example runs through. If the model branches on its data (a router, an
-    early exit, an expert without a sample), units that a layer which did not run may use are skipped.
+    early exit, an expert without a sample) or at random (a head that is drawn), units that a layer which did not run
+    may use are skipped. Only what the global generators of PyTorch, Python and NumPy draw counts as random.
 
     A pass runs the model twice: in evaluation and in training mode, without gradients; batch norms stay in evaluation
     mode. One pass is the rule. If units are lost only because their activations meet those of a layer that can have no
     units, the labels of that layer are switched off and another pass follows, up to six in all. The model is left
     exactly as it was found: modes, parameters, buffers, attributes, hooks, random states.
+
+    Units that meet, element by element, a buffer which the model updates from its activations are skipped, as behind a
+    batch norm written by hand: its statistics would outlive them. Buffers that are constant, that nobody reads in
+    evaluation mode, or that PyTorch's own batch norm reads, do no harm.
 
     Not seen are operations that happen in other threads outside of all modules, those on tensors that leave torch, of
     which only the leaving is noticed, and an output that the model returns inside of objects other than tuples, lists,

@@ -114,6 +114,30 @@ def branch_on_the_data_with_examples_of_both_kinds():
     return model, lambda: (model(x - 5), model(x + 5))
 
 
+class Drawn(nn.Module):
+    """One of several heads is drawn at every step, as in a bootstrapped Q-network."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.trunk = nn.Linear(4, 9), nn.Linear(9, 8)
+        self.heads = nn.ModuleList(nn.Linear(8, 2) for _ in range(3))
+
+    def forward(self, x: Tensor, head: int | None = None) -> Tensor:
+        head = int(torch.randint(3, ())) if head is None else head
+        return self.heads[head](torch.relu(self.trunk(torch.relu(self.stem(x)))))
+
+
+@specimen({"stem": "9: stem.* > trunk.weight"}, refused={"trunk": "branches at random, and heads."})
+def a_head_drawn_at_random():
+    return Drawn(), torch.randn(16, 4)
+
+
+@specimen({"stem": "9: stem.* > trunk.weight", "trunk": "8: trunk.* > heads.0.weight heads.1.weight heads.2.weight"})
+def every_head_in_turn():
+    model, x = Drawn(), torch.randn(16, 4)
+    return model, lambda: [model(x, head) for head in range(3)]
+
+
 @specimen({"0": "6: 0.* > 1.weight 2.weight"})
 def bilinear_product():
     class Model(nn.Sequential):

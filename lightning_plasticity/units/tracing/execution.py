@@ -5,7 +5,7 @@ One :class:`Execution` serves a whole pass (the model in evaluation mode, then i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lightning_plasticity.units.slot import SlotKind
+from lightning_plasticity.units.tracing.chance import Chance, is_loading
 from lightning_plasticity.units.tracing.columns import agree, mix
 from lightning_plasticity.units.tracing.frames import Frames, TapCandidate
 from lightning_plasticity.units.tracing.joining import joined
@@ -24,6 +25,7 @@ from lightning_plasticity.units.tracing.shadow import Origin, Shadow, compact, g
 from lightning_plasticity.units.tracing.source import Orientation, Source, orientation
 from lightning_plasticity.units.tracing.sources import Sources
 from lightning_plasticity.units.tracing.tape import DerivedUse, Role, Step, Tape
+from lightning_plasticity.units.tracing.updates import Updates
 
 
 @dataclass(eq=False, slots=True)
@@ -92,12 +94,14 @@ class Execution:
         label_step: Follows an operation on parameters; given, because the rules know the run and not the run the rules.
         tape: What was computed from parameters only.
         memory: What earlier runs of the model concluded.
+        chance: What was drawn at random.
         uses: How weights were used.
         derived: How computed weights were used.
         taps: Where units can be observed.
         clock: Counts the uses of weights.
         runs: Counts the runs of the model.
         decides: Whether the model looked at values that depend on the example, and may take another branch on others.
+        gambles: Whether it looked at values that were drawn at random, and may take another branch with others.
         read: What is taken for data while a layer reads it, though it is a constant, with its labels.
     """
 
@@ -107,16 +111,19 @@ class Execution:
     label_step: Callable[[Execution, Step], None]
     tape: Tape = field(default_factory=Tape)
     memory: Memory = field(default_factory=Memory)
+    chance: Chance = field(default_factory=Chance)
     uses: dict[tuple[Source, Role, Orientation], Use] = field(default_factory=dict)
     derived: list[DerivedUse] = field(default_factory=list)
     taps: list[TapCandidate] = field(default_factory=list)
     clock: int = 0
     runs: int = 0
     decides: bool = False
+    gambles: bool = False
     read: tuple[Tensor, Tensor] | None = None
 
     def __post_init__(self) -> None:
         self.shadow = Shadow(lambda labels: self.labels.spoil(labels, "its memory is read as another type"))
+        self.updates = Updates(self.sources.all)
         self.frames.on_entry = self._take_for_data
 
     def _take_for_data(self, tensor: Tensor) -> None:
@@ -141,6 +148,12 @@ class Execution:
     def is_data(self, tensor: Tensor) -> bool:
         """Return whether ``tensor`` depends on the example."""
         return self.look(tensor).is_data
+
+    def tell(self, tensors: Iterable[Tensor]) -> None:
+        """Note that Python learns the values of ``tensors``, or a shape that depends on them, so that it may branch."""
+        for tensor in tensors:
+            self.decides |= self.is_data(tensor)
+            self.gambles |= self.chance.made(tensor) and not is_loading()
 
     # -- labels of tensors ------------------------------------------------------------------------------------------
 

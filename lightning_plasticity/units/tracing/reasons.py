@@ -22,6 +22,7 @@ _REMEDIES = {
     "is tied:": "Give each use a weight of its own to have its units treated",
     "belongs to one unit": "Compute each row of the weight by itself, or remove the parametrisation",
     "silences one unit": "Remove the parametrisation of the layer that reads it",
+    "which the model updates": "Use nn.BatchNorm or torch.nn.functional.batch_norm, whose statistics start anew",
     "leave torch": "Keep the computation in PyTorch",
 }
 _RECURRENT = (
@@ -38,6 +39,8 @@ _FACTOR = "is a factor of a computed weight ({}), and no row of that is made of 
 _ELEMENTWISE = "it is used element by element, and what it meets is no unit"
 _STREAM = "its units are a residual stream: other layers add to them as well"
 _STREAM_REMEDY = "discover_units(..., residual='group') lists them"
+_ON_DATA = "on its data", "Pass a function that runs the model on examples of all kinds"
+_AT_RANDOM = "at random", "Pass a function that runs every branch, one after another"
 
 _Why: TypeAlias = tuple[str, str]  # a reason and its remedy
 
@@ -87,8 +90,8 @@ def left_out(verdict: Verdict, groups: Sequence[UnitGroup], streams: Sequence[Un
 def branching(verdict: Verdict, groups: Sequence[UnitGroup]) -> dict[str, Skipped]:
     """Return why groups are uncertain: a layer that did not run may read or write their units on other examples.
 
-    That may be so if the model looks at its data, and the layer is wide enough: what it would run on may be flattened,
-    or several activations side by side.
+    That may be so if the model looks at its data or at what it draws at random, and the layer is wide enough: what it
+    would run on may be flattened, or several activations side by side.
 
     Args:
         verdict: What discovery has found.
@@ -97,15 +100,18 @@ def branching(verdict: Verdict, groups: Sequence[UnitGroup]) -> dict[str, Skippe
     Returns:
         What to say, by name of the group.
     """
-    idle = _idle(verdict.run.sources.all) if verdict.run.decides else []
+    run = verdict.run
+    on = [(_ON_DATA, run.decides), (_AT_RANDOM, run.gambles)]
+    ways = [way for (way, _), is_taken in on if is_taken]
+    remedy = next((remedy for (_, remedy), is_taken in reversed(on) if is_taken), "")  # that of the latter helps always
+    idle = _idle(run.sources.all) if ways else []
     found = {}
     for group in groups:
         rivals = [source.layer for source in idle if _may_use(source, group.size)]
         if rivals:
-            why = (
-                f"the model branches on its data, and {rivals[0]}, which did not run on the example, may use its units"
-            )
-            found[group.name] = Skipped(group.name, why, "Pass a function that runs the model on examples of all kinds")
+            how = f"the model branches {' or '.join(ways)}"
+            why = f"{how}, and {rivals[0]}, which did not run on the example, may use its units"
+            found[group.name] = Skipped(group.name, why, remedy)
     return found
 
 

@@ -15,6 +15,7 @@ from lightning_plasticity.units.tracing.shadow import compact
 
 FROZEN = "is frozen (requires_grad=False), so a new unit could not learn"
 FROZEN_READER = "reads it and is frozen (requires_grad=False), so what a new unit contributes could not be learnt"
+UPDATED = "which the model updates in training mode, so what it should be for a new unit is not known"
 
 Orientation: TypeAlias = frozenset[int]
 """The dimensions of a weight that count its columns; it tells the two uses of a tied weight apart."""
@@ -74,6 +75,11 @@ class Source:
     def has_own_name(self) -> bool:
         """Whether it is neither a weight nor a bias by its name."""
         return not ("weight" in self.name or self.name == "bias" or self.name.startswith("bias_"))
+
+    @property
+    def is_of_batch_norm(self) -> bool:
+        """Whether a batch norm of torch owns it, or a kind of it that computes by itself."""
+        return isinstance(self.module, nn.modules.batchnorm._BatchNorm)
 
     @property
     def called(self) -> str:

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_plasticity.errors import UnsupportedModelError
 from lightning_plasticity.units.tensors import tensors_in
+from lightning_plasticity.units.tracing.chance import states_on_the_host
 from lightning_plasticity.units.tracing.execution import Execution
 from lightning_plasticity.units.tracing.frames import outside_of_inference_mode
 from lightning_plasticity.units.tracing.rules import observe
@@ -61,8 +62,7 @@ class LabelMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _follow(self, func: Any, args: Any, kwargs: Any, out: Any) -> None:
         if not (_is_empty(out) and self._meets_nothing(args, kwargs)):
             observe(self._run, func, args, kwargs, out)
-        if any(map(self._run.is_data, _asked_for_values(func, args, kwargs))):
-            self._run.decides = True
+        self._run.tell(_asked_for_values(func, args, kwargs))
         self._count += 1
         if self._count % _SWEEP_EVERY == 0:
             self._run.shadow.sweep()
@@ -113,7 +113,8 @@ class LeaveMode(TorchFunctionMode):
                 except Exception as error:
                     self._run.frames.failure = error
                     raise
-                self._run.decides |= func.__name__ != "data_ptr" and self._run.is_data(args[0])
+                if func.__name__ != "data_ptr":
+                    self._run.tell(args[:1])
         return func(*args, **(kwargs or {}))
 
 
@@ -134,6 +135,8 @@ def run_under_labels(
     _set_mode(run.frames.names, training)
     run.frames.restart()
     run.runs += 1
+    run.updates.is_reading = not training
+    before = states_on_the_host()
     try:
         with run.frames.watched(), _distributions_unchecked(), LeaveMode(run), LabelMode(run, before_write):
             output = forward()
@@ -146,8 +149,12 @@ def run_under_labels(
                 "Pass other `example_inputs`: a tensor, a tuple of arguments (a dict that is one is `(batch,)`), "
                 "a mapping of keyword arguments, or a function without arguments that runs the model",
             ) from error
+    run.gambles |= states_on_the_host() != before
     if run.frames.failure is not None:  # even if the model has caught it
         raise run.frames.failure
+    for source, held in run.updates.replaced():
+        if run.is_data(held):
+            run.updates.update(source)
     found = list(tensors_in(output)) or list(tensors_in(run.frames.top_outputs))
     for tensor in found:
         run.end(run.of(tensor))

@@ -12,7 +12,7 @@ from lightning_plasticity.units.slot import SlotKind
 from lightning_plasticity.units.tracing.execution import Execution
 from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY
 from lightning_plasticity.units.tracing.shadow import compact
-from lightning_plasticity.units.tracing.source import FROZEN, FROZEN_READER, Source
+from lightning_plasticity.units.tracing.source import FROZEN, FROZEN_READER, UPDATED, Source
 from lightning_plasticity.units.tracing.tape import Role
 
 
@@ -66,6 +66,7 @@ class Verdict:
         if not self.through_norms:
             self.decline(self.coupled & (self.reason == 0), "a normalisation layer lets its units influence each other")
         self._collect()
+        self._check_buffers()
         self._check_weights()
         self._check_ends()
 
@@ -104,6 +105,11 @@ class Verdict:
         mask = torch.zeros_like(self.coupled)
         mask[owners[owners > 0]] = True
         return mask
+
+    def _check_buffers(self) -> None:
+        """Decline units that own an entry of a buffer which the model updates, as a norm does its statistics."""
+        for source, owned in self.run.updates.owners():
+            self.decline(self._mask(self.unit[owned]), f"it meets the buffer {source.path!r}, {UPDATED}")
 
     def _check_weights(self) -> None:
         """Decline what cannot be replaced because of how its weights are used."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
@@ -21,6 +22,7 @@ class Signature:
         name: Name without namespace for torch's own operations, and without the underscore of in-place variants.
         arguments: Names and defaults of the arguments, in order.
         is_view: Whether every result is a view of an argument.
+        is_random: Whether it draws numbers from a generator.
         is_composite: Whether torch writes it as others, as which it arrives, except in inference mode.
         written: Positions and names of the arguments that the operation changes.
     """
@@ -28,6 +30,7 @@ class Signature:
     name: str
     arguments: tuple[tuple[str, Any], ...]
     is_view: bool
+    is_random: bool
     is_composite: bool
     written: tuple[tuple[int, str], ...]
 
@@ -45,6 +48,7 @@ def signature(func: OpOverload) -> Signature:
         name.removesuffix("_") if written and not name.startswith("_") else name,
         tuple((a.name, a.default_value if a.has_default_value() else None) for a in arguments),
         bool(returns) and all(r is not None and not r.is_write for r in returns),
+        torch.Tag.nondeterministic_seeded in func.tags,
         is_composite(func),
         tuple(written),
     )

@@ -73,6 +73,10 @@ def observe(run: Execution, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     if (constant := _read_by_layer(run, call, seen)) is not None:
         _run_on_constant(run, call, constant)
         return
+    if call.signature.is_random or any(map(run.chance.made, call.inputs)):
+        run.chance.add(call.outs)
+    if rule_of(call) is pointwise.pointwise:
+        run.updates.derive(call.inputs, call.outs)
     weights = not from_nothing and any(each.is_weight for each in seen)
     for t in call.outs:
         if run.sources.find(t) is None:
@@ -136,6 +140,8 @@ def _label(run: Execution, call: Call, seen: list[Seen]) -> None:
     for source in map(run.sources.find, call.written):
         if source is not None and source.is_parameter:
             source.fault = "is changed by the forward pass itself"
+        elif source is not None and any(each.is_data and each.source is not source for each in seen):
+            run.updates.update(source)
     if not any(each.labels is not None or each.is_weight for each in seen):
         return  # without labels, data is foreign
     key = _key(run, call, seen)

@@ -53,6 +53,8 @@ def pointwise(run: Execution, call: Call) -> Labelling:
         labels = _combined(run, call, operands, each)
     else:  # there is no unit that could be left or lost
         labels = _met(run, each, Manner(normalises=call.name in _NORMALISING))
+    if not call.written:  # who updates a buffer reads it too
+        run.updates.meet(operands, labels)
     return [fold(labels, t) for t in call.outs]
 
 
