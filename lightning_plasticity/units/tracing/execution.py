@@ -23,7 +23,8 @@ from lightning_plasticity.units.tracing.pairs import PRODUCT, Manner
 from lightning_plasticity.units.tracing.shadow import Origin, Shadow, compact, geometry, storage_key
 from lightning_plasticity.units.tracing.source import Orientation, Source, orientation
 from lightning_plasticity.units.tracing.sources import Sources
-from lightning_plasticity.units.tracing.tape import DerivedUse, Role, Step, Tape
+from lightning_plasticity.units.tracing.summands import summands
+from lightning_plasticity.units.tracing.tape import DerivedUse, Role, Step, Tape, leaves
 
 
 @dataclass(eq=False, slots=True)
@@ -156,6 +157,7 @@ class Execution:
             return self.soft(tensor, kind)
         if seen.origin is Origin.DERIVED:
             self.tape.label(tensor, partial(self.label_step, self))
+            self._use_in(tensor, kind)
             seen = self.look(tensor)
         return foreign(tensor.ndim) if seen.labels is None and seen.is_data else seen.labels
 
@@ -163,10 +165,20 @@ class Execution:
         """Return the labels of the entries of a parameter or buffer that is used element-wise."""
         source = None if tensor is None else self.sources.find(tensor)
         if tensor is None or source is None:
-            return self.of(tensor)
+            return self.of(tensor, kind)
         source.elementwise = True
-        source.kinds.add("carried" if self.tape.is_labelling else kind)
+        if not (self.tape.is_labelling and source.is_parameter):  # else it depends on the use of what is computed
+            source.kinds.add("carried" if self.tape.is_labelling else kind)
         return self.sources.soft_labels(tensor)
+
+    def _use_in(self, tensor: Tensor, kind: SlotKind) -> None:
+        """Note of the parameters in a computed tensor what its element-wise use does with them."""
+        if self.tape.is_labelling:
+            return
+        steps = self.tape.slice(tensor)
+        added = summands(tensor, steps, self.sources) if kind in {"bias", "shift"} else set[Source]()
+        for source in leaves(steps, self.sources):
+            source.kinds.add(kind if source in added else "carried")
 
     def put(self, tensor: Tensor, labels: Tensor | None) -> None:
         """Set the labels of ``tensor``, which depends on the example; None for nobody."""
