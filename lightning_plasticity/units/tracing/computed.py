@@ -8,7 +8,8 @@ is on the :mod:`~lightning_plasticity.units.tracing.tape`, so the question is pu
    influences one row alone, and the bits are its number: 2 log2(rows) backward passes find the owner of every entry.
    Where no entry of a parameter has a gradient, as behind a rounding, each is proposed for the row that it lies in.
 2. *An experiment decides.* The entries of half of the rows are changed: these rows must change, and no others. For
-   columns, the entries are set to zero: these columns must become zero, and the others remain.
+   columns, the entries are set to zero, if need be those of one parameter alone: these columns must become zero, and
+   the others remain.
 
 Where columns share the norm of their row, no entry influences one column alone. They are tried again with the norm held
 constant, and the units that they read are then ``coupled``.
@@ -103,6 +104,19 @@ class Parts:
         halves = (half, ~half) if self.count > 1 else (~half,)
         return all(self._tried(chosen, change) for chosen in halves) and not (self.hold and self._divides_by_zero())
 
+    def one_can_be_zero(self) -> bool:
+        """Try whether the entries of one parameter silence the parts, and if so, give those of the others to nobody."""
+        of_all = self.owners  # a length can be set to zero where the direction, divided by its norm, cannot
+        owning = [s for s in self.recipe.sources if s.is_parameter and bool((self.owned(s) >= 0).any())]
+        for source in owning if len(owning) > 1 else []:
+            self.owners = {key: torch.full_like(owner, _UNREACHED) for key, owner in of_all.items()}
+            key = storage_key(source.tensor)
+            self.owned(source).copy_(view(of_all[key], source.tensor))
+            if self.can_be("zero"):
+                return True
+        self.owners = of_all
+        return False
+
     def _divides_by_zero(self) -> bool:
         """Return whether a part that is set to zero is the whole of what its norm, no longer held, divides by."""
         one = torch.zeros(self.count, dtype=torch.bool)
@@ -186,7 +200,7 @@ def _parts(recipe: Recipe, numbers: Tensor, role: Role) -> Parts | None:
     with suppress(RuntimeError):  # the operations cannot be run again or not be differentiated
         for hold in (False, True) if role == "out" else (False,):
             parts = Parts(recipe, numbers, hold)
-            if parts.can_be("redrawn" if role == "in" else "zero"):
+            if parts.can_be("redrawn" if role == "in" else "zero") or (role == "out" and parts.one_can_be_zero()):
                 return parts
     return None
 
