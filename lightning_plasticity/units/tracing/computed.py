@@ -39,6 +39,9 @@ Change: TypeAlias = Literal["redrawn", "zero"]
 _SHARED, _UNREACHED = -1, -2
 """In place of the number of a part: entries that influence several, and entries that influence none."""
 
+_DRAWS = 4
+"""How often entries are redrawn; a row of a few in half precision may come out as before by chance."""
+
 
 @dataclass(eq=False)
 class Parts:
@@ -125,19 +128,43 @@ class Parts:
         return bool(self._parts_where(weight != 0)[one].any())
 
     def _tried(self, chosen: Tensor, change: Change) -> bool:
-        weight = self.recipe.run(self._changed(chosen, change), self.statistics, hold=self.hold)
-        tolerance = torch.finfo(weight.dtype).eps ** 0.5 * self.weight.abs().max()
-        alone = torch.equal(self._parts_where(~((weight - self.weight).abs() <= tolerance)), chosen)
-        return alone and (change == "redrawn" or not self._parts_where(weight != 0)[chosen].any())
+        missed = chosen
+        for _ in range(_DRAWS if change == "redrawn" else 1):
+            weight = self.recipe.run(self._changed(chosen, change), self.statistics, hold=self.hold)
+            changed = self._parts_that_differ(weight)
+            if changed[~chosen].any():
+                return False
+            missed = missed & ~changed
+            if not missed.any():
+                return change == "redrawn" or not self._parts_where(weight != 0)[chosen].any()
+        return False
+
+    def _parts_that_differ(self, weight: Tensor) -> Tensor:
+        """Return which parts are others than before, by more than rounding; of a short one, that is less."""
+        tolerance: Tensor = torch.finfo(weight.dtype).eps ** 0.5 * self._largest(self.weight)
+        return (self._largest(weight - self.weight) <= tolerance).logical_not()  # what is no number differs
+
+    def _largest(self, weight: Tensor) -> Tensor:
+        """Return the absolute value of the largest entry of every part."""
+        numbers, sizes = self.numbers, weight.abs()
+        alike = [dim for dim, count in enumerate(numbers.shape) if count == 1 < sizes.shape[dim]]
+        sizes = (sizes.amax(alike, keepdim=True) if alike else sizes).double().cpu()
+        return torch.zeros(self.count, dtype=torch.double).scatter_reduce_(
+            0, numbers.expand(sizes.shape).reshape(-1), sizes.reshape(-1), "amax"
+        )
 
     def _changed(self, chosen: Tensor, change: Change) -> dict[int, Tensor]:
         """Return what goes in, with the entries of the chosen parts changed."""
         numbers = dict(self.recipe.numbers)
         for key, owner in self.owners.items():
             flat, own = numbers[key], chosen[owner.clamp(min=0)] & (owner >= 0)
-            factor = torch.randn(flat.shape, generator=self.generator).exp().to(flat) if change == "redrawn" else 0
+            factor = self._smaller(flat) if change == "redrawn" else 0
             numbers[key] = torch.where(own.to(flat.device), flat * factor, flat)
         return numbers
+
+    def _smaller(self, flat: Tensor) -> Tensor:
+        """Return factors so far below 1 that no rounding hides them, each another; growing could saturate a part."""
+        return (-0.5 - torch.randn(flat.shape, generator=self.generator).abs()).exp().to(flat)
 
     def _parts_where(self, mask: Tensor) -> Tensor:
         found = torch.zeros(self.count, dtype=torch.bool)

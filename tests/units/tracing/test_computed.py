@@ -205,6 +205,41 @@ def test_a_computed_weight_used_in_two_orientations_is_refused_as_tied():
     assert units.skipped[0].reason == "it is tied: its rows are columns in another place"
 
 
+class HalfPrecision(nn.Module):
+    """Two hidden layers that compute in half precision, the first with rows of a few weights."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(inputs, 16), nn.Linear(16, 16), nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            x = self.second(self.first(x).relu())
+        return self.head(x.float().relu())
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_short_rows_in_half_precision_are_found_whatever_the_weights(inputs):
+    missed = []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        units = discover_units(HalfPrecision(inputs), torch.randn(8, inputs))
+        if [(group.name, group.size) for group in units] != [("first", 16), ("second", 16)]:
+            missed.append(seed)
+    assert not missed
+
+
+def test_rows_of_very_different_lengths_are_found():
+    units = found(with_weight(Computed(lambda w: w * torch.logspace(-6, 0, 6)[:, None])))
+    assert [(group.name, group.size) for group in units] == [("0", 8), ("2", 6)]
+
+
+def test_a_part_that_becomes_infinite_with_another_is_not_taken_for_one_that_remains():
+    units = found(with_weight(Computed(lambda w: w * (1 + 1 / w[:, :1].abs()))))
+    assert [group.name for group in units] == ["2"]
+    assert "set to zero, silences one unit alone" in units.skipped[0].reason
+
+
 def test_the_parameters_of_the_model_are_not_touched_by_the_experiment():
     model = with_weight(parametrizations.weight_norm)
     before = {name: value.clone() for name, value in model.state_dict().items()}
