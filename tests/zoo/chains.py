@@ -164,6 +164,16 @@ def weight_norm():
 
 
 @specimen(
+    {"0": "6: 0.* > 2.parametrizations.weight.original0"},
+    refused={"2": "none of whose entries belongs to one unit alone"},
+)
+def weight_normed_transposed_conv():
+    upsample = parametrizations.weight_norm(nn.ConvTranspose1d(6, 4, 4, 2, 1))
+    layers = [nn.Conv1d(3, 6, 3, padding=1), nn.LeakyReLU(), upsample, nn.LeakyReLU(), nn.Conv1d(4, 2, 3)]
+    return nn.Sequential(*layers), torch.randn(2, 3, 8)
+
+
+@specimen(
     {},
     refused={
         "0": "none of whose entries belongs to one unit alone",

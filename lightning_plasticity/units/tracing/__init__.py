@@ -59,7 +59,8 @@ their name. Read the files in this order:
 2. Where labels are kept: ``shadow`` (beside the model's memory), ``source`` and ``sources`` (parameters and buffers,
    and the labels of their rows and entries), ``frames`` (which module is running), ``chance`` (what was drawn at
    random), ``updates`` (which buffers the model writes), ``tape`` (how weights were computed from parameters),
-   ``memory`` (what the first run concluded), and all of them together: ``execution``.
+   ``summands`` (which of these are merely added), ``memory`` (what the first run concluded), ``seen`` (what is known of
+   a tensor), and all of them together: ``execution``.
 3. The run: ``trace`` follows every operation of the model; ``rules`` says what each class of operations does to
    labels; ``computed`` gives the rows and columns of computed weights back to the parameters they were computed from,
    by running their ``recipe`` again.

@@ -5,7 +5,7 @@ One :class:`Execution` serves a whole pass (the model in evaluation mode, then i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -21,49 +21,13 @@ from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY, UNREAD, L
 from lightning_plasticity.units.tracing.meeting import meet
 from lightning_plasticity.units.tracing.memory import Memory
 from lightning_plasticity.units.tracing.pairs import PRODUCT, Manner
-from lightning_plasticity.units.tracing.shadow import Origin, Shadow, compact, geometry, storage_key
+from lightning_plasticity.units.tracing.seen import Seen
+from lightning_plasticity.units.tracing.shadow import Origin, Shadow, compact, storage_key
 from lightning_plasticity.units.tracing.source import Orientation, Source, orientation
 from lightning_plasticity.units.tracing.sources import Sources
-from lightning_plasticity.units.tracing.tape import DerivedUse, Role, Step, Tape
+from lightning_plasticity.units.tracing.summands import summands
+from lightning_plasticity.units.tracing.tape import DerivedUse, Role, Step, Tape, leaves
 from lightning_plasticity.units.tracing.updates import Updates
-
-
-@dataclass(eq=False, slots=True)
-class Seen:
-    """What is known of a tensor at a moment.
-
-    Args:
-        tensor: The tensor.
-        source: The parameter or buffer that it is, or is a view of, if it is one.
-        origin: What it was computed from.
-        labels: Its compact labels; None for a constant, and for data without any unit.
-    """
-
-    tensor: Tensor
-    source: Source | None
-    origin: Origin
-    labels: Tensor | None
-
-    @property
-    def is_weight(self) -> bool:
-        """Whether it is a parameter, a view of one, or computed from parameters only."""
-        return self.origin is Origin.DERIVED if self.source is None else self.source.is_parameter
-
-    @property
-    def is_data(self) -> bool:
-        """Whether it depends on the example."""
-        if self.source is None:
-            return self.origin is Origin.DATA
-        return self.labels is not None and not self.source.is_parameter
-
-    @property
-    def identity(self) -> Hashable | None:
-        """All that rules may learn about it; None if they may look at its values or at its history."""
-        if self.source is not None:
-            return id(self.source), geometry(self.tensor), id(self.labels)
-        if self.origin is Origin.DERIVED or not self.tensor.is_floating_point():
-            return None
-        return self.origin, self.tensor.shape, id(self.labels)
 
 
 @dataclass(eq=False)
@@ -169,6 +133,7 @@ class Execution:
             return self.soft(tensor, kind)
         if seen.origin is Origin.DERIVED:
             self.tape.label(tensor, partial(self.label_step, self))
+            self._use_in(tensor, kind)
             seen = self.look(tensor)
         return foreign(tensor.ndim) if seen.labels is None and seen.is_data else seen.labels
 
@@ -176,10 +141,20 @@ class Execution:
         """Return the labels of the entries of a parameter or buffer that is used element-wise."""
         source = None if tensor is None else self.sources.find(tensor)
         if tensor is None or source is None:
-            return self.of(tensor)
+            return self.of(tensor, kind)
         source.elementwise = True
-        source.kinds.add("carried" if self.tape.is_labelling else kind)
+        if not (self.tape.is_labelling and source.is_parameter):  # else it depends on the use of what is computed
+            source.kinds.add("carried" if self.tape.is_labelling else kind)
         return self.sources.soft_labels(tensor)
+
+    def _use_in(self, tensor: Tensor, kind: SlotKind) -> None:
+        """Note of the parameters in a computed tensor what its element-wise use does with them."""
+        if self.tape.is_labelling:
+            return
+        steps = self.tape.slice(tensor)
+        added = summands(tensor, steps, self.sources) if kind in {"bias", "shift"} else set[Source]()
+        for source in leaves(steps, self.sources):
+            source.kinds.add(kind if source in added else "carried")
 
     def put(self, tensor: Tensor, labels: Tensor | None) -> None:
         """Set the labels of ``tensor``, which depends on the example; None for nobody."""

@@ -123,7 +123,12 @@ class Tape:
 
 def operations(steps: list[Step]) -> str:
     """Return the names of operations, for people."""
-    return ", ".join(dict.fromkeys(str(step.func).split(".")[1] for step in steps))
+    return ", ".join(dict.fromkeys(map(operation, steps)))
+
+
+def operation(step: Step) -> str:
+    """Return the name of one operation, without its namespace and variant."""
+    return str(step.func).split(".")[1]
 
 
 def leaves(steps: list[Step], sources: Sources) -> list[Source]:

@@ -90,7 +90,6 @@ def test_a_weight_of_which_no_column_can_be_silenced_has_units_and_reads_none(ki
 MIXED = {
     "spectral norm": (parametrizations.spectral_norm, "mv, vdot, div"),
     "the norm of the whole weight": (lambda layer: parametrizations.weight_norm(layer, dim=None), "norm, div, mul"),
-    "the norm of every column": (lambda layer: parametrizations.weight_norm(layer, dim=1), "_weight_norm_interface"),
     "orthogonal": (parametrizations.orthogonal, "householder_product"),
     "a product with itself": (Computed(lambda w: w @ w.t() @ w), "mm"),
     "rounding": (Computed(torch.round), "round"),
@@ -130,10 +129,36 @@ def test_length_and_direction_of_a_row_write_its_unit_and_the_direction_alone_re
 
 
 def test_a_column_that_is_all_of_its_norm_cannot_be_silenced():
-    model = nn.Sequential(nn.Linear(4, 1), nn.ReLU(), parametrizations.weight_norm(nn.Linear(1, 2)))
+    model = nn.Sequential(nn.Linear(4, 1), nn.ReLU(), nn.Linear(1, 2))
+    parametrize.register_parametrization(model[2], "weight", ROW_BY_ROW["weight norm by hand"][0], unsafe=True)
     units = found(model)
     assert len(units) == 0
     assert "set to zero, silences one unit alone" in units.skipped[0].reason
+
+
+def test_a_column_that_is_all_of_its_norm_is_silenced_by_the_lengths_of_the_rows():
+    model = nn.Sequential(nn.Linear(4, 1), nn.ReLU(), parametrizations.weight_norm(nn.Linear(1, 6)), nn.ReLU())
+    units = found(model.append(nn.Linear(6, 2)))
+    assert names(units["0"].outgoing) == ["original0"]
+    assert names(units["2"].incoming) == ["original1", "original0", "bias"]
+
+
+def test_the_length_of_a_column_reads_its_unit_if_columns_are_normed():
+    units = found(with_weight(lambda layer: parametrizations.weight_norm(layer, dim=1)))
+    assert [(group.name, group.size, group.coupled) for group in units] == [("0", 8, False)]
+    assert names(units["0"].outgoing) == ["original0"]
+    (reason,) = (skip.reason for skip in units.skipped if skip.layer == "2")
+    assert reason.endswith("(_weight_norm_interface), none of whose entries belongs to one unit alone")
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_the_length_of_the_kernels_of_a_channel_reads_it_in_a_transposed_convolution(groups):
+    upsample = parametrizations.weight_norm(nn.ConvTranspose1d(6, 4, 4, 2, 1, groups=groups))
+    layers = [nn.Conv1d(3, 6, 3), nn.LeakyReLU(), upsample, nn.LeakyReLU(), nn.Conv1d(4, 2, 3)]
+    (group,) = found(nn.Sequential(*layers), torch.randn(2, 3, 8))
+    assert (group.name, group.size, group.coupled) == ("0", 6, False)
+    (slot,) = group.outgoing
+    assert (names([slot]), slot.dims, slot.index[0].flatten().tolist()) == (["original0"], (0,), [*range(6)])
 
 
 def test_weight_normed_convolutions_in_groups_are_followed_back():
@@ -178,6 +203,41 @@ def test_a_computed_weight_used_in_two_orientations_is_refused_as_tied():
     units = found(Model())
     assert len(units) == 0
     assert units.skipped[0].reason == "it is tied: its rows are columns in another place"
+
+
+class HalfPrecision(nn.Module):
+    """Two hidden layers that compute in half precision, the first with rows of a few weights."""
+
+    def __init__(self, inputs: int) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(inputs, 16), nn.Linear(16, 16), nn.Linear(16, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            x = self.second(self.first(x).relu())
+        return self.head(x.float().relu())
+
+
+@pytest.mark.parametrize("inputs", [1, 2])
+def test_short_rows_in_half_precision_are_found_whatever_the_weights(inputs):
+    missed = []
+    for seed in range(20):
+        torch.manual_seed(seed)
+        units = discover_units(HalfPrecision(inputs), torch.randn(8, inputs))
+        if [(group.name, group.size) for group in units] != [("first", 16), ("second", 16)]:
+            missed.append(seed)
+    assert not missed
+
+
+def test_rows_of_very_different_lengths_are_found():
+    units = found(with_weight(Computed(lambda w: w * torch.logspace(-6, 0, 6)[:, None])))
+    assert [(group.name, group.size) for group in units] == [("0", 8), ("2", 6)]
+
+
+def test_a_part_that_becomes_infinite_with_another_is_not_taken_for_one_that_remains():
+    units = found(with_weight(Computed(lambda w: w * (1 + 1 / w[:, :1].abs()))))
+    assert [group.name for group in units] == ["2"]
+    assert "set to zero, silences one unit alone" in units.skipped[0].reason
 
 
 def test_the_parameters_of_the_model_are_not_touched_by_the_experiment():

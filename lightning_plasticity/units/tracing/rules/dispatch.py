@@ -28,7 +28,8 @@ from lightning_plasticity.units.tracing.shadow import Origin
 from lightning_plasticity.units.tracing.tape import Step
 
 if TYPE_CHECKING:
-    from lightning_plasticity.units.tracing.execution import Execution, Seen
+    from lightning_plasticity.units.tracing.execution import Execution
+    from lightning_plasticity.units.tracing.seen import Seen
 
 _WITH_RULES = (attention, contractions, moves, norms, pointwise, recurrent, reductions, windows)
 """The modules that are imported only so that their rules are registered."""
@@ -62,7 +63,7 @@ def observe(run: Execution, func: Any, args: tuple[Any, ...], kwargs: dict[str, 
     from_nothing = _is_from_nothing(call)
     if not from_nothing and any(each.is_data for each in seen):
         for t in call.written:
-            run.of(t)  # the part of it that parameters made has labels before the rest is data
+            run.of(t, pointwise.kind_in(call))  # what parameters made of it has labels before the rest is data
         for t in call.outs:
             run.shadow.mark(t, Origin.DATA)
         _label(run, call, [run.look(t) for t in call.inputs] if call.written else seen)

@@ -38,6 +38,11 @@ def with_parameters(run: Execution, labels: Tensor, own: Tensor, manner: Manner)
     return result
 
 
+def kind_in(call: Call) -> SlotKind:
+    """Return what an operation makes of a parameter that it uses element by element."""
+    return "bias" if call.name in _SUMS else "carried"
+
+
 @rule_for_tag("pointwise")
 @rule(
     "masked_fill where native_dropout _prelu_kernel _to_copy clone isnan nan_to_num hardswish hardsigmoid complex "
@@ -45,7 +50,7 @@ def with_parameters(run: Execution, labels: Tensor, own: Tensor, manner: Manner)
 )
 def pointwise(run: Execution, call: Call) -> Labelling:
     """Combine the operands element by element; a parameter among them is a bias if it is added, else carried."""
-    kind: SlotKind = "bias" if call.name in _SUMS else "carried"
+    kind = kind_in(call)
     operands = operands_in((*call.args, *(v for k, v in call.kwargs.items() if k != "out")))
     ndim = max(t.ndim for t in operands)
     each = [aligned(run.of(t, kind), ndim) for t in operands]
