@@ -75,7 +75,8 @@ def verify_units(
         A unit is removed by zeros in its outgoing slots, in the parameters themselves. Where the weight that reads it
         is computed from them and never zero (a softmax over its row), zeros do not silence the unit: a map that has
         such a slot is refuted, and :func:`discover_units` skips the layer. A weight that *writes* units may be computed
-        in any way.
+        in any way. An entry that was forgotten of ``coupled`` units does not refute the group: no two of its units can
+        be exchanged then, and ``complete`` is None.
 
     Args:
         model: The model that ``unit_map`` was found on.
