@@ -22,6 +22,7 @@ _REMEDIES = {
     "is tied:": "Give each use a weight of its own to have its units treated",
     "belongs to one unit": "Compute each row of the weight by itself, or remove the parametrisation",
     "silences one unit": "Remove the parametrisation of the layer that reads it",
+    "is changed by the forward": "Run the model once before, if it sets the parameter only then",
     "which the model updates": "Use nn.BatchNorm or torch.nn.functional.batch_norm, whose statistics start anew",
     "leave torch": "Keep the computation in PyTorch",
 }

@@ -15,6 +15,7 @@ from lightning_plasticity.units.tracing.shadow import compact
 
 FROZEN = "is frozen (requires_grad=False), so a new unit could not learn"
 FROZEN_READER = "reads it and is frozen (requires_grad=False), so what a new unit contributes could not be learnt"
+CHANGED = "is changed by the forward pass itself"
 UPDATED = "which the model updates in training mode, so what it should be for a new unit is not known"
 
 Orientation: TypeAlias = frozenset[int]

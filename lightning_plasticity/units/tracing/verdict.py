@@ -12,7 +12,7 @@ from lightning_plasticity.units.slot import SlotKind
 from lightning_plasticity.units.tracing.execution import Execution
 from lightning_plasticity.units.tracing.labels import FOREIGN, NOBODY
 from lightning_plasticity.units.tracing.shadow import compact
-from lightning_plasticity.units.tracing.source import FROZEN, FROZEN_READER, UPDATED, Source
+from lightning_plasticity.units.tracing.source import CHANGED, FROZEN, FROZEN_READER, UPDATED, Source
 from lightning_plasticity.units.tracing.tape import Role
 
 
@@ -115,7 +115,9 @@ class Verdict:
         """Decline what cannot be replaced because of how its weights are used."""
         for entry in self.entries:
             if entry.role is None:
-                if entry.source.fault:
+                if entry.source.fault == CHANGED:  # what the forward pass has made of the units outlives them
+                    self.decline(self._mask(entry.owners), f"{entry.source.path} {CHANGED}")
+                elif entry.source.fault:
                     entry.owners = torch.zeros_like(entry.owners)
                 elif entry.source.orientations:
                     self.decline(self._mask(entry.owners), f"{entry.source.path} {entry.source.problem}")

@@ -148,3 +148,29 @@ def test_what_holds_a_number_per_sample_is_no_statistic_of_units():
 
     model, x = nn.Sequential(nn.Linear(4, 6), PerPlace(), nn.ReLU(), nn.Linear(6, 2)), torch.randn(3, 7, 4)
     assert [group.name for group in discover_units(model, x)] == ["0"]
+
+
+class Centred(nn.Module):
+    """Subtracts a parameter that it sets by itself: at first, or in every step of training."""
+
+    def __init__(self, learns: bool) -> None:
+        super().__init__()
+        self.mean, self.is_set = nn.Parameter(torch.zeros(6), requires_grad=learns), False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.is_set:
+            self.mean.data.lerp_(x.detach().mean(0), 0.1)
+            self.is_set = self.mean.requires_grad
+        return x - self.mean
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_units_that_meet_a_parameter_which_the_forward_pass_changes_are_skipped(learns) -> None:
+    model, x = nn.Sequential(nn.Linear(4, 6), Centred(learns), nn.ReLU(), nn.Linear(6, 2)), torch.randn(8, 4)
+    units = discover_units(model, x)
+    (skip,) = (skip for skip in units.skipped if skip.layer == "0")
+    assert len(units) == 0
+    assert skip.reason == "1.mean is changed by the forward pass itself"
+    assert skip.remedy.startswith("Run the model once before")
+    model(x)
+    assert ["1.mean"] * learns == [slot.path for group in discover_units(model, x) for slot in group.incoming[2:]]

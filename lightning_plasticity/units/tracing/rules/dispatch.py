@@ -25,6 +25,7 @@ from lightning_plasticity.units.tracing.rules.registry import Rule, rule_of
 from lightning_plasticity.units.tracing.rules.unknown import unknown
 from lightning_plasticity.units.tracing.rules.vanishing import is_zero
 from lightning_plasticity.units.tracing.shadow import Origin
+from lightning_plasticity.units.tracing.source import CHANGED
 from lightning_plasticity.units.tracing.tape import Step
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def label_step(run: Execution, step: Step) -> None:
 def _label(run: Execution, call: Call, seen: list[Seen]) -> None:
     for source in map(run.sources.find, call.written):
         if source is not None and source.is_parameter:
-            source.fault = "is changed by the forward pass itself"
+            source.fault = CHANGED
         elif source is not None and any(each.is_data and each.source is not source for each in seen):
             run.updates.update(source)
     if not any(each.labels is not None or each.is_weight for each in seen):
