@@ -83,7 +83,7 @@ def _acting(box: Sandbox, slots: Sequence[Slot], acting: set[int]) -> set[int]:
     found, listener = largest(slots)
 
     def note(tensor: Tensor, effect: Tensor) -> None:
-        acting.update({id(tensor)} if effect.any() else ())
+        acting.update({id(tensor)} if (effect > box.tolerance).any() else ())
         listener(tensor, effect)
 
     differentiable = effects(box, note)
