@@ -61,8 +61,9 @@ def forgotten(box: Sandbox, groups: Sequence[UnitGroup], unit_map: UnitMap) -> d
         found = {group: units for group, units in found.items() if _counted(units, several[group])}
         if found:
             box.redraw_weights()
-        for group, units in found.items():
-            found[group] = {unit: _without(box, group, unit, idle.entries) for unit, idle in units.items()}
+        for group, units in found.items():  # what comes before a unit is told by the weights with which it is alive
+            left = {unit: _without(box, group, unit, idle.entries).entries for unit, idle in units.items()}
+            found[group] = {unit: _Idle(left[unit], idle.is_before) for unit, idle in units.items()}
     paths = {id(tensor): path for path, tensor in tensors.items()}
     told: dict[str, list[str] | None] = {group.name: None for group in groups} | {group.name: [] for group in alive}
     for group, units in found.items():
